@@ -1,0 +1,1 @@
+"""Pure functions on masks and tensors that every other part may use."""
