@@ -107,11 +107,11 @@ class _PluginGroup(Generic[PluginT]):
 def _origin(point: EntryPoint) -> PluginOrigin:
     distribution = point.dist
     if distribution is None:
-        return PluginOrigin("(no distribution)", "(no Version)", point.value)
+        return PluginOrigin("(no distribution)", "(no version)", point.value)
     metadata = distribution.metadata
+    fields = {key: metadata[key] for key in metadata}
     # A damaged installation may lack either field.
-    name, version = (metadata[key] if key in metadata else f"(no {key})" for key in ("Name", "Version"))
-    return PluginOrigin(name, version, point.value)
+    return PluginOrigin(fields.get("Name", "(no name)"), fields.get("Version", "(no version)"), point.value)
 
 
 def _admit_head(name: str, factory: Any) -> TaskHead:
