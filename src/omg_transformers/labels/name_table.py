@@ -1,0 +1,111 @@
+"""A table of known names and their vectors, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from omg_transformers.labels.names import clean_name, loose_name, nearest_names
+
+VOCABULARY_FILE = "vocabulary.safetensors"
+_FORMAT = "omg_transformers.vocabulary.1"
+
+
+def table_file(place: str | Path) -> Path:
+    """The vocabulary file at a place: the place itself if it ends in .safetensors, else inside that folder."""
+    place = Path(place)
+    return place if place.suffix == ".safetensors" else place / VOCABULARY_FILE
+
+
+class NameTable:
+    """Names and their unit vectors, (N, D) float32. Names are compared forgivingly, see `names.loose_name`."""
+
+    def __init__(self, names: Sequence[str], embeddings: Tensor) -> None:
+        self.names = tuple(names)
+        _check_table(self.names, embeddings)
+        self.embeddings = F.normalize(embeddings.detach().float().cpu(), dim=-1)
+        self._row_of_clean = {clean_name(name): row for row, name in reversed(list(enumerate(self.names)))}
+        self._row_of_loose = {loose_name(name): row for row, name in reversed(list(enumerate(self.names)))}
+
+    def find(self, name: str) -> int | None:
+        """The row of a name: as written, but for case and underscores; else ignoring hyphens and "-merged"."""
+        row = self._row_of_clean.get(clean_name(name))
+        return self._row_of_loose.get(loose_name(name)) if row is None else row
+
+    def rows(self, names: Sequence[str]) -> Tensor:
+        """(len(names), D). Unknown names: one ValueError that lists them all with the nearest known ones."""
+        found = [self.find(name) for name in names]
+        unknown = [name for name, row in zip(names, found, strict=True) if row is None]
+        if unknown:
+            lines = [f"{name!r} (nearest: {', '.join(nearest_names(name, self.names)) or 'none'})" for name in unknown]
+            raise ValueError(
+                f"the vocabulary of this model is a table of {len(self.names)} names and does not know "
+                f"{'; '.join(lines)}. Use known names, or give a vocabulary with a text tower "
+                "(Vocabulary.from_open_clip, Vocabulary.from_transformers)"
+            )
+        return self.embeddings[[row for row in found if row is not None]]
+
+    def write(self, file: Path, *, center: Tensor | None = None) -> Path:
+        """Write the vectors as float16, the names as metadata. A file of that name is replaced in one step."""
+        from safetensors.torch import save
+
+        tensors = {"embeddings": self.embeddings.half().contiguous()}
+        if center is not None:
+            tensors["center"] = center.float().contiguous()
+        content = save(tensors, metadata={"format": _FORMAT, "names": json.dumps(self.names, ensure_ascii=False)})
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+            # mkstemp gives 0600; a checkpoint is as readable as its neighbours.
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(file)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return file
+
+    @staticmethod
+    def read(file: Path) -> tuple[tuple[str, ...], Tensor, Tensor | None]:
+        """Names, vectors (N, D) float32, center (D,) or None. Not such a file: ValueError; none: FileNotFoundError."""
+        from safetensors import SafetensorError, safe_open
+
+        if not file.is_file():
+            raise FileNotFoundError(f"no vocabulary at {file}: expected the file that `Vocabulary.save` writes")
+        try:
+            with safe_open(file, framework="pt") as content:
+                metadata = content.metadata() or {}
+                tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError as error:
+            raise ValueError(f"{file} is not a readable safetensors file ({error}): write it again") from error
+        if metadata.get("format") != _FORMAT or "embeddings" not in tensors:
+            raise ValueError(f"{file} is no vocabulary (format {metadata.get('format')!r}, expected {_FORMAT!r})")
+        center = tensors.get("center")
+        names = tuple(json.loads(metadata["names"]))
+        return names, tensors["embeddings"].float(), None if center is None else center.float()
+
+
+def _check_table(names: Sequence[str], embeddings: Tensor) -> None:
+    if embeddings.ndim != 2 or len(embeddings) != len(names) or not names:
+        raise ValueError(
+            f"a table needs one row per name: got {len(names)} names and embeddings of shape {tuple(embeddings.shape)}"
+        )
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name.strip():
+            raise ValueError(f"a table holds the empty name {name!r}: leave it out")
+        if clean_name(name) in seen:
+            raise ValueError(f"a table holds {name!r} and {seen[clean_name(name)]!r}: one name, keep one row")
+        seen[clean_name(name)] = name
+    lengths = embeddings.float().norm(dim=-1)
+    bad = torch.nonzero(~(lengths > 0) | ~torch.isfinite(lengths)).flatten().tolist()
+    if bad:
+        raise ValueError(f"the vector of {names[bad[0]]!r} is zero or not finite: every name needs a direction")
