@@ -1,0 +1,1 @@
+"""What the training recipes call: matching, losses, optimizer groups, checkpoints, logs."""
