@@ -1,0 +1,34 @@
+"""Data sets as streams of samples: readers, procedural and composed scenes, transforms, batches, mixing."""
+
+from __future__ import annotations
+
+from omg_transformers.data.coco_panoptic import CocoPanopticSource, read_coco_panoptic
+from omg_transformers.data.collate import Batch, collate, pad_annotation
+from omg_transformers.data.composer import ComposedScenes, CutOut
+from omg_transformers.data.label_mapping import MappedSource, map_annotation
+from omg_transformers.data.procedural import ProceduralScenes, procedural_label_space
+from omg_transformers.data.sources import SampleError, SampleSource, iterate
+from omg_transformers.data.stream import MixedStream, MixPart
+from omg_transformers.data.transforms import EvalTransform, TrainTransform, Transform
+
+__all__ = [
+    "Batch",
+    "CocoPanopticSource",
+    "ComposedScenes",
+    "CutOut",
+    "EvalTransform",
+    "MappedSource",
+    "MixPart",
+    "MixedStream",
+    "ProceduralScenes",
+    "SampleError",
+    "SampleSource",
+    "TrainTransform",
+    "Transform",
+    "collate",
+    "iterate",
+    "map_annotation",
+    "pad_annotation",
+    "procedural_label_space",
+    "read_coco_panoptic",
+]
