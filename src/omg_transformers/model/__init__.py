@@ -1,0 +1,7 @@
+"""The model: configuration, backbones, pixel decoder, query decoder, query encoders, conversion of published weights."""
+
+from omg_transformers.model.configuration import OMGSegConfig
+from omg_transformers.model.modeling import OMGSegModel, OMGSegOutput, OMGSegPreTrainedModel
+from omg_transformers.model.query_decoder import ImageFeatures
+
+__all__ = ["ImageFeatures", "OMGSegConfig", "OMGSegModel", "OMGSegOutput", "OMGSegPreTrainedModel"]

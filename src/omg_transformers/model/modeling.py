@@ -1,0 +1,283 @@
+"""OMG-Seg: one backbone, one pixel decoder and one query decoder for every segmentation task (CVPR 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from omg_transformers.model.backbones import build_backbone, freeze
+from omg_transformers.model.classifier import class_logits, fuse_open_vocabulary, pool_clip_features
+from omg_transformers.model.configuration import OMGSegConfig
+from omg_transformers.model.padding import Content
+from omg_transformers.model.pixel_decoder import DeformableAttention, PixelDecoder, initial_offsets
+from omg_transformers.model.query_decoder import ImageFeatures, Prediction, QueryDecoder
+from omg_transformers.model.query_encoders import build_query_encoders
+from omg_transformers.model.refinement import MaskRefinement
+from omg_transformers.structures import QueryOutput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STRIDE = 32
+
+
+@dataclass
+class OMGSegOutput(ModelOutput):
+    """What the model found. B clips, Q queries, T frames (1 for a picture), K class names.
+
+    class_logits: (B, Q, K + 1), void last; None without `class_embeds`.
+    mask_logits: (B, Q, T, H / 4, W / 4) on the padded grid. iou_logits: (B, Q) quality of each mask.
+    query_states: (B, Q, D) before the last norm. content_sizes: (B, 2) picture sizes inside the input of `input_size`.
+    auxiliary: with `output_auxiliary`, the predictions of earlier layers, coarse first.
+    """
+
+    class_logits: Tensor | None = None
+    mask_logits: Tensor | None = None
+    iou_logits: Tensor | None = None
+    query_states: Tensor | None = None
+    auxiliary: tuple[QueryOutput, ...] | None = None
+    content_sizes: Tensor | None = None
+    input_size: tuple[int, int] | None = None
+
+    def to_query_output(self) -> QueryOutput:
+        """The form that task heads read."""
+        if self.mask_logits is None:
+            raise ValueError("mask_logits is None: this output did not come from OMGSegModel.forward")
+        sizes = self.content_sizes
+        return QueryOutput(
+            class_logits=self.class_logits,
+            mask_logits=self.mask_logits,
+            iou_logits=self.iou_logits,
+            query_states=self.query_states,
+            input_size=self.input_size,
+            content_sizes=None if sizes is None else tuple((int(h), int(w)) for h, w in sizes.tolist()),
+        )
+
+
+class OMGSegPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initial weights."""
+
+    config: OMGSegConfig
+    base_model_prefix = "model"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "video")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ("PixelDecoderLayer", "QueryDecoderLayer")
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if hasattr(module, "init_non_persistent_buffers"):
+            module.init_non_persistent_buffers()  # timm: buffers that no checkpoint holds
+        if getattr(module, "is_trunk", False):
+            return  # timm and transformers have initialised it
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            init.kaiming_uniform_(module.weight, a=1)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight)
+        elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, DeformableAttention):  # its linear layers come before it
+            self._init_deformable(module)
+        elif isinstance(module, MaskRefinement):
+            init.zeros_(module.output_convolution.weight)
+
+    def _init_deformable(self, module: DeformableAttention) -> None:
+        init.zeros_(module.sampling_offsets.weight)
+        init.copy_(module.sampling_offsets.bias, initial_offsets(module.num_heads, module.num_points))
+        init.zeros_(module.attention_weights.weight)
+        init.zeros_(module.attention_weights.bias)
+
+
+class OMGSegModel(OMGSegPreTrainedModel):
+    """Segments pictures and clips: everything in them, or what points, boxes or a plug-in's queries ask for."""
+
+    def __init__(self, config: OMGSegConfig) -> None:
+        super().__init__(config)
+        self.backbone = build_backbone(config)
+        for module in self.backbone.modules():
+            module.is_trunk = True
+        config.backbone_pads_safely = self.backbone.pads_safely
+        self.pixel_decoder = PixelDecoder(self.backbone.channels, config)
+        self.query_decoder = QueryDecoder(config)
+        self.query_encoders, self.missing_query_types = build_query_encoders(config)
+        self._keys_to_ignore_on_load_unexpected = [
+            rf"^query_encoders\.{name}\." for name in self.missing_query_types
+        ]
+        if config.freeze_backbone:
+            freeze(self.backbone)
+        self.post_init()
+
+    def train(self, mode: bool = True) -> OMGSegModel:
+        """A frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.config.freeze_backbone:
+            self.backbone.eval()
+        return self
+
+    def get_image_features(self, pixel_values: Tensor, pixel_mask: Tensor | None = None) -> ImageFeatures:
+        """Everything that does not depend on the queries; reuse it for any number of prompts and class names.
+
+        pixel_values: (B, 3, H, W) or (B, T, 3, H, W), normalised, H and W multiples of 32.
+        pixel_mask: (B, H, W), 1 where the picture is (top left), or None: no padding, or padding treated as picture.
+        """
+        pixel_values, content = _check_pixels(pixel_values, pixel_mask)
+        num_frames = pixel_values.shape[1]
+        frames, of_frames = pixel_values.flatten(0, 1), content.repeat(num_frames)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_backbone):
+            maps = self.backbone(frames, of_frames)
+        mask_features, memories = self.pixel_decoder(maps, of_frames)
+        return self.query_decoder.prepare(mask_features, memories, maps[-1], content, num_frames)
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        pixel_mask: Tensor | None = None,
+        class_embeds: Tensor | None = None,
+        input_points: Tensor | None = None,
+        input_labels: Tensor | None = None,
+        input_boxes: Tensor | None = None,
+        *,
+        query_type: str | None = None,
+        query_inputs: Mapping[str, Any] | None = None,
+        image_features: ImageFeatures | None = None,
+        seen_classes: Tensor | None = None,
+        output_auxiliary: bool = False,
+        original_sizes: Tensor | None = None,  # noqa: ARG002 so that a processor's whole output can be passed
+    ) -> OMGSegOutput:
+        """Answer learned queries, or the prompts if there are any.
+
+        pixel_values, pixel_mask: as in `get_image_features`; or its result as `image_features`.
+        class_embeds: (K, P, text_dim) unit vectors, P synonyms per name; without them there are no class logits.
+        input_points: (B, N, 1, 2) (x, y); input_labels: (B, N, 1), 1 = foreground; input_boxes: (B, N, 4) xyxy;
+        all in pixels of the padded input. query_type, query_inputs: another query encoder by name, and its inputs.
+        seen_classes: (K,) bool, which names were trained: fuses in the opinion of the CLIP backbone (FC-CLIP).
+        """
+        if (pixel_values is None) == (image_features is None):
+            raise ValueError("give either pixel_values or image_features (from get_image_features), not both or none")
+        if image_features is None:
+            image_features = self.get_image_features(pixel_values, pixel_mask)
+        _check_class_embeds(class_embeds, self.config.text_dim)
+        prompts = {"input_points": input_points, "input_labels": input_labels, "input_boxes": input_boxes}
+        prompts = {name: value for name, value in prompts.items() if value is not None}
+        if query_type is None:
+            query_type = "prompt" if prompts else "learned"
+        encoder = self._query_encoder(query_type)
+        content = image_features.content
+        queries = encoder(
+            batch_size=image_features.batch_size,
+            content_sizes=content.as_float(image_features.batch_size, image_features.clip_map.device),
+            inputs={**prompts, **(query_inputs or {})},
+        )
+        predictions, states = self.query_decoder(
+            queries, image_features, class_embeds, output_auxiliary=output_auxiliary
+        )
+        last = predictions[-1]
+        classes = last.class_logits
+        if seen_classes is not None:
+            classes = self._fuse(last, image_features, class_embeds, seen_classes)
+        return OMGSegOutput(
+            class_logits=classes,
+            mask_logits=last.mask_logits,
+            iou_logits=last.iou_logits,
+            query_states=states,
+            auxiliary=_as_outputs(predictions[:-1]) if output_auxiliary else None,
+            content_sizes=content.sizes,
+            input_size=content.input_size,
+        )
+
+    def clip_class_logits(
+        self, clip_map: Tensor, mask_logits: Tensor, class_embeds: Tensor, content: Content
+    ) -> tuple[Tensor, Tensor]:
+        """The CLIP backbone's own class logits (B, Q, K + 1) for masks, and which masks it can see (B, Q).
+
+        clip_map: (B, T, C, h, w). mask_logits: (B, Q, T, H, W) of any resolution.
+        """
+        mask = content.repeat(clip_map.shape[1]).mask((clip_map.shape[-2], clip_map.shape[-1]))
+        is_content = None if mask is None else mask.view(len(clip_map), 1, -1)
+        pooled, is_pooled = pool_clip_features(clip_map, mask_logits, is_content)
+        return class_logits(self.backbone.embed_pooled(pooled), class_embeds, self.config.logit_scale), is_pooled
+
+    def _fuse(
+        self, last: Prediction, features: ImageFeatures, class_embeds: Tensor | None, seen_classes: Tensor
+    ) -> Tensor:
+        if class_embeds is None or last.class_logits is None:
+            raise ValueError("seen_classes needs class_embeds: pass the embeddings of the same names")
+        if not self.backbone.has_clip_head:
+            raise ValueError(
+                f"seen_classes needs a backbone with a CLIP head, this one is {self.config.backbone_kind}: "
+                "leave seen_classes out"
+            )
+        if seen_classes.shape != (len(class_embeds),):
+            raise ValueError(
+                f"seen_classes has shape {tuple(seen_classes.shape)}: expected ({len(class_embeds)},), one per name"
+            )
+        clip_logits, is_pooled = self.clip_class_logits(
+            features.clip_map, last.mask_logits, class_embeds, features.content
+        )
+        return fuse_open_vocabulary(
+            last.class_logits,
+            clip_logits,
+            seen_classes.bool(),
+            is_pooled,
+            seen_exponent=self.config.seen_exponent,
+            unseen_exponent=self.config.unseen_exponent,
+        )
+
+    def _query_encoder(self, query_type: str) -> nn.Module:
+        if query_type in self.missing_query_types:
+            raise RuntimeError(self.missing_query_types[query_type])
+        if query_type not in self.query_encoders:
+            known = ", ".join(sorted(self.query_encoders))
+            raise ValueError(f"query_type is {query_type!r}: this model has {known}")
+        return self.query_encoders[query_type]
+
+
+def _as_outputs(predictions: list[Prediction]) -> tuple[QueryOutput, ...]:
+    return tuple(QueryOutput(item.class_logits, item.mask_logits, item.iou_logits) for item in predictions)
+
+
+def _check_pixels(pixel_values: Tensor, pixel_mask: Tensor | None) -> tuple[Tensor, Content]:
+    """pixel_values as (B, T, 3, H, W), and where the pictures are."""
+    if pixel_values.dim() == 4:
+        pixel_values = pixel_values[:, None]
+    if pixel_values.dim() != 5 or pixel_values.shape[2] != 3:
+        raise ValueError(
+            f"pixel_values has shape {tuple(pixel_values.shape)}: expected (B, 3, H, W) or (B, T, 3, H, W)"
+        )
+    height, width = pixel_values.shape[-2:]
+    if height % STRIDE or width % STRIDE or min(height, width) < STRIDE:
+        padded = tuple(max(-(-side // STRIDE), 1) * STRIDE for side in (height, width))
+        raise ValueError(
+            f"pixel_values is {height} x {width}: sides must be multiples of {STRIDE}. "
+            f"Pad right and bottom with zeros to {padded[0]} x {padded[1]} and pass pixel_mask (the processor does)"
+        )
+    if pixel_mask is not None and pixel_mask.shape != (len(pixel_values), height, width):
+        raise ValueError(
+            f"pixel_mask has shape {tuple(pixel_mask.shape)}: expected {(len(pixel_values), height, width)}"
+        )
+    return pixel_values, Content.from_pixel_mask(pixel_mask, (height, width))
+
+
+def _check_class_embeds(class_embeds: Tensor | None, text_dim: int) -> None:
+    if class_embeds is None:
+        return
+    if class_embeds.dim() != 3 or class_embeds.shape[-1] != text_dim or 0 in class_embeds.shape:
+        raise ValueError(
+            f"class_embeds has shape {tuple(class_embeds.shape)}: expected (classes, synonyms, {text_dim}), "
+            "all at least 1 (Vocabulary.class_embeds makes them)"
+        )
+

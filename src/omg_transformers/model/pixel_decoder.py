@@ -1,0 +1,246 @@
+"""Multi-scale deformable attention encoder with a feature pyramid (Deformable DETR; Mask2Former, sec. 3.2)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from omg_transformers.model.positions import cell_positions
+
+if TYPE_CHECKING:
+    from omg_transformers.model.configuration import OMGSegConfig
+    from omg_transformers.model.padding import Content
+
+NUM_LEVELS = 3
+
+
+class ContentGroupNorm(nn.GroupNorm):
+    """Group norm whose statistics come from the picture alone, never from padding."""
+
+    def forward(self, features: Tensor, content: Content) -> Tensor:  # type: ignore[override]
+        """features: (B, D, h, w)."""
+        mask = content.mask((features.shape[-2], features.shape[-1]))
+        if mask is None:
+            return super().forward(features)
+        batch, channels, height, width = features.shape
+        groups = features.view(batch, self.num_groups, -1, height, width).float()
+        weights = mask[:, None].float()
+        count = weights.sum((2, 3, 4), keepdim=True) * groups.shape[2]
+        mean = (groups * weights).sum((2, 3, 4), keepdim=True) / count
+        variance = ((groups - mean).square() * weights).sum((2, 3, 4), keepdim=True) / count
+        normed = ((groups - mean) * (variance + self.eps).rsqrt()).view(batch, channels, height, width)
+        return (normed * self.weight[:, None, None] + self.bias[:, None, None]).to(features.dtype)
+
+
+class NormedConvolution(nn.Module):
+    """Convolution and group norm."""
+
+    def __init__(self, channels: int, config: OMGSegConfig, kernel_size: int = 1, bias: bool = True) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, config.hidden_size, kernel_size, padding=kernel_size // 2, bias=bias)
+        self.norm = ContentGroupNorm(config.group_norm_groups, config.hidden_size, eps=1e-5)
+
+    def forward(self, features: Tensor, content: Content) -> Tensor:
+        """features: (B, C, h, w) to (B, D, h, w)."""
+        if self.convolution.kernel_size[0] > 1:
+            features = content.zero_padding(features)
+        return self.norm(self.convolution(features), content)
+
+
+class DeformableAttention(nn.Module):
+    """Each token reads a few places near itself in every level (Deformable DETR, eq. 3). No compiled op."""
+
+    def __init__(self, config: OMGSegConfig) -> None:
+        super().__init__()
+        self.num_heads, self.num_points = config.num_attention_heads, config.pixel_decoder_points
+        samples = self.num_heads * NUM_LEVELS * self.num_points
+        self.sampling_offsets = nn.Linear(config.hidden_size, 2 * samples)
+        self.attention_weights = nn.Linear(config.hidden_size, samples)
+        self.value_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.output_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, queries: Tensor, tokens: Tensor, places: Tensor, is_content: Tensor | None, sizes: list[tuple[int, int]]
+    ) -> Tensor:
+        """queries, tokens: (B, N, D), positions added in queries only. places: (B or 1, N, L, 2), (x, y) in cells."""
+        batch, length, width = tokens.shape
+        values = self.value_proj(tokens)
+        if is_content is not None:
+            values = values.masked_fill(~is_content[..., None], 0.0)
+        values = values.view(batch, length, self.num_heads, width // self.num_heads)
+        # Locations in half precision move by whole cells: everything up to the sampling stays in float32.
+        with torch.autocast(tokens.device.type, enabled=False):
+            queries = queries.float()
+            offsets = F.linear(queries, self.sampling_offsets.weight.float(), self.sampling_offsets.bias.float())
+            weights = F.linear(queries, self.attention_weights.weight.float(), self.attention_weights.bias.float())
+            offsets = offsets.view(batch, length, self.num_heads, NUM_LEVELS, self.num_points, 2)
+            weights = weights.view(batch, length, self.num_heads, -1).softmax(-1).view(offsets.shape[:-1])
+            locations = places[:, :, None, :, None] + offsets
+            sample = _sample_for_training if torch.is_grad_enabled() else _sample_for_inference
+            sampled = sample(values.float(), locations, weights, sizes)
+        return self.output_proj(sampled.to(values.dtype))
+
+
+def _sample_for_training(values: Tensor, locations: Tensor, weights: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
+    """Weighted sums by `grid_sample`: forward plus backward it is as fast as anything in eager PyTorch.
+
+    values: (B, N, M, d). locations: (B, N, M, L, P, 2), (x, y) in cells, centres at i + 0.5. weights: (B, N, M, L, P).
+    """
+    batch, length, heads, width = values.shape
+    total: Tensor | float = 0.0
+    start = 0
+    for level, (height, columns) in enumerate(sizes):
+        level_values = values[:, start : start + height * columns].permute(0, 2, 3, 1)
+        start += height * columns
+        scale = locations.new_tensor([2.0 / columns, 2.0 / height])
+        grid = locations[:, :, :, level].transpose(1, 2).flatten(0, 1) * scale - 1.0
+        sampled = F.grid_sample(
+            level_values.reshape(batch * heads, width, height, columns), grid, mode="bilinear", align_corners=False
+        )
+        level_weights = weights[:, :, :, level].transpose(1, 2).reshape(batch * heads, 1, length, -1)
+        total = total + (sampled * level_weights).sum(-1)
+    assert isinstance(total, Tensor)  # noqa: S101 for the type checker: there is at least one level
+    return total.view(batch, heads * width, length).transpose(1, 2)
+
+
+def _sample_for_inference(values: Tensor, locations: Tensor, weights: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
+    """The same sums as one `embedding_bag` over 4 corners x levels x points: three times faster without gradients."""
+    batch, length, heads, width = values.shape
+    extents = locations.new_tensor([(columns, height) for height, columns in sizes])[:, None]
+    starts = [0]
+    for height, columns in sizes:
+        starts.append(starts[-1] + height * columns)
+    first_rows = torch.tensor(starts[:-1], device=values.device, dtype=torch.float32)[:, None]
+    shifted = locations - 0.5
+    corner = shifted.floor()
+    fraction_x, fraction_y = (shifted - corner).unbind(-1)
+    left, top = corner.unbind(-1)
+    columns_per_level, rows_per_level = extents.unbind(-1)
+    rows, row_weights = [], []
+    for step_y, weight_y in ((0.0, 1 - fraction_y), (1.0, fraction_y)):
+        y = top + step_y
+        weight_y = weights * weight_y * ((y >= 0) & (y < rows_per_level))
+        row_start = first_rows + y.clamp(min=0.0).minimum(rows_per_level - 1) * columns_per_level
+        for step_x, weight_x in ((0.0, 1 - fraction_x), (1.0, fraction_x)):
+            x = left + step_x
+            rows.append(row_start + x.clamp(min=0.0).minimum(columns_per_level - 1))
+            row_weights.append(weight_y * weight_x * ((x >= 0) & (x < columns_per_level)))
+    row_of_sample = torch.stack(rows, dim=-1).flatten(3).to(torch.int64)
+    of_batch = torch.arange(batch, device=values.device)[:, None, None, None] * length
+    of_head = torch.arange(heads, device=values.device)[:, None]
+    indices = (of_batch + row_of_sample) * heads + of_head
+    bags = F.embedding_bag(
+        indices.flatten(0, 2),
+        values.reshape(-1, width),
+        mode="sum",
+        per_sample_weights=torch.stack(row_weights, dim=-1).flatten(3).flatten(0, 2),
+    )
+    return bags.view(batch, length, heads * width)
+
+
+class PixelDecoderLayer(GradientCheckpointingLayer):
+    """Deformable self-attention and a feed-forward net, norms after each."""
+
+    def __init__(self, config: OMGSegConfig) -> None:
+        super().__init__()
+        self.attention = DeformableAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(config.hidden_size, config.pixel_decoder_ffn_size)
+        self.fc2 = nn.Linear(config.pixel_decoder_ffn_size, config.hidden_size)
+        self.ffn_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self, tokens: Tensor, positions: Tensor, places: Tensor, is_content: Tensor | None, sizes: list[tuple[int, int]]
+    ) -> Tensor:
+        """tokens, positions: (B, N, D)."""
+        tokens = self.attention_norm(
+            tokens + self.attention(tokens + positions, tokens, places, is_content, sizes)
+        )
+        return self.ffn_norm(tokens + self.fc2(F.relu(self.fc1(tokens))))
+
+
+class PixelDecoder(nn.Module):
+    """Mixes the maps of stride 32, 16 and 8 and adds the one of stride 4: features that masks are read from."""
+
+    def __init__(self, channels: tuple[int, ...], config: OMGSegConfig) -> None:
+        super().__init__()
+        self.hidden_size = config.hidden_size
+        self.input_projections = nn.ModuleList(NormedConvolution(width, config) for width in reversed(channels[1:]))
+        self.level_embedding = nn.Embedding(NUM_LEVELS, config.hidden_size)
+        self.layers = nn.ModuleList(PixelDecoderLayer(config) for _ in range(config.pixel_decoder_layers))
+        self.lateral_projection = NormedConvolution(channels[0], config, bias=False)
+        self.output_convolution = NormedConvolution(config.hidden_size, config, kernel_size=3, bias=False)
+        self.mask_projection = nn.Conv2d(config.hidden_size, config.hidden_size, 1)
+
+    def forward(self, maps: list[Tensor], content: Content) -> tuple[Tensor, list[Tensor]]:
+        """maps: (B, C_i, h_i, w_i), finest first.
+
+        Returns mask features (B, D, h_0, w_0) and three memories (B, D, h, w), coarsest first.
+        """
+        projected = [
+            projection(features, content)
+            for projection, features in zip(self.input_projections, reversed(maps[1:]), strict=True)
+        ]
+        sizes = [(features.shape[-2], features.shape[-1]) for features in projected]
+        tokens = torch.cat([features.flatten(2).transpose(1, 2) for features in projected], dim=1)
+        positions = torch.cat(
+            [
+                cell_positions(size, self.hidden_size, content, tokens.device) + level
+                for size, level in zip(sizes, self.level_embedding.weight, strict=True)
+            ],
+            dim=1,
+        )
+        places, is_content = _reference_places(sizes, content, tokens.device)
+        for layer in self.layers:
+            tokens = layer(tokens, positions, places, is_content, sizes)
+        memories = [
+            part.transpose(1, 2).unflatten(2, size)
+            for part, size in zip(tokens.split([h * w for h, w in sizes], dim=1), sizes, strict=True)
+        ]
+        fine = self.lateral_projection(maps[0], content)
+        fine = fine + F.interpolate(
+            content.replicate_edges(memories[-1]), size=fine.shape[-2:], mode="bilinear", align_corners=False
+        )
+        fine = F.relu(self.output_convolution(fine, content))
+        return content.replicate_edges(self.mask_projection(fine)), memories
+
+
+def _reference_places(
+    sizes: list[tuple[int, int]], content: Content, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Where each token stands in every level: (B or 1, N, L, 2), (x, y) in cells, and which tokens see the picture.
+
+    A token at a share of its own level stands at the same share of every other; shares are of the picture.
+    """
+    cells = [content.cells(size) for size in sizes]
+    extents = [torch.tensor([size], device=device) if count is None else count for size, count in zip(sizes, cells)]
+    shares = []
+    for (height, width), extent in zip(sizes, extents, strict=True):
+        y = (torch.arange(height, device=device) + 0.5) / extent[:, :1]
+        x = (torch.arange(width, device=device) + 0.5) / extent[:, 1:]
+        batch = len(extent)
+        shares.append(
+            torch.stack(
+                [x[:, None, :].expand(batch, height, width), y[:, :, None].expand(batch, height, width)], dim=-1
+            ).flatten(1, 2)
+        )
+    scale = torch.stack(extents, dim=1).flip(-1).float()
+    places = torch.cat(shares, dim=1)[:, :, None] * scale[:, None]
+    if cells[0] is None:
+        return places, None
+    masks = [content.mask(size) for size in sizes]
+    return places, torch.cat([mask.flatten(1) for mask in masks if mask is not None], dim=1)
+
+
+def initial_offsets(num_heads: int, num_points: int) -> Tensor:
+    """Bias of `sampling_offsets`: each head looks in its own direction, each point one cell further (Deformable DETR)."""
+    angles = torch.arange(num_heads, dtype=torch.float32) * (2.0 * math.pi / num_heads)
+    directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
+    directions = directions / directions.abs().max(-1, keepdim=True).values
+    steps = torch.arange(1, num_points + 1, dtype=torch.float32)
+    return (directions[:, None, None] * steps[:, None]).expand(-1, NUM_LEVELS, -1, -1).reshape(-1)

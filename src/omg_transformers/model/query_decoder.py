@@ -1,0 +1,247 @@
+"""Masked-attention query decoder (Mask2Former, sec. 3.2) over pictures and clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from omg_transformers.model.classifier import PredictionHead, TextClassifier
+from omg_transformers.model.pixel_decoder import NUM_LEVELS
+from omg_transformers.model.positions import cell_positions, frame_positions
+from omg_transformers.model.refinement import MaskRefinement
+
+if TYPE_CHECKING:
+    from omg_transformers.model.configuration import OMGSegConfig
+    from omg_transformers.model.padding import Content
+    from omg_transformers.structures import Queries
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFeatures:
+    """All that the decoder needs to know of a batch of clips: computed once, asked any number of times.
+
+    mask_features: (B * T, D, h, w) at stride 4. levels: for stride 32, 16 and 8: see `Level`.
+    clip_map: (B, T, C, H / 32, W / 32) last map of the backbone. content: picture sizes, per clip.
+    """
+
+    mask_features: Tensor
+    levels: tuple[Level, ...]
+    clip_map: Tensor
+    content: Content
+    num_frames: int
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return len(self.clip_map)
+
+    def flat_mask_features(self) -> Tensor:
+        """(B, D, T * h * w)."""
+        return self.mask_features.unflatten(0, (-1, self.num_frames)).transpose(1, 2).flatten(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One memory of a clip, N = T * h * w cells.
+
+    keys, values: (B, N, D), with and without positions. mask_features: (B, D, N) resized to this level.
+    is_content: (B, N) bool or None. Resizing and reading masks are both linear, so masks for attention come from
+    features resized once, not from full masks resized at every layer.
+    """
+
+    keys: Tensor
+    values: Tensor
+    mask_features: Tensor
+    is_content: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the decoder says after one of its layers.
+
+    class_logits: (B, Q, K + 1) or None. mask_logits: (B, Q, T, h, w). iou_logits: (B, Q).
+    """
+
+    class_logits: Tensor | None
+    mask_logits: Tensor
+    iou_logits: Tensor
+
+
+class Attention(nn.Module):
+    """Multi-head attention; one boolean mask serves all heads."""
+
+    def __init__(self, config: OMGSegConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, is_visible: Tensor | None) -> Tensor:
+        """queries: (B, Q, D). keys, values: (B, N, D). is_visible: (B or 1, 1, Q, N) bool or None."""
+        split = (self.num_heads, -1)
+        attended = F.scaled_dot_product_attention(
+            self.q_proj(queries).unflatten(-1, split).transpose(1, 2),
+            self.k_proj(keys).unflatten(-1, split).transpose(1, 2),
+            self.v_proj(values).unflatten(-1, split).transpose(1, 2),
+            attn_mask=is_visible,
+        )
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+class QueryDecoderLayer(GradientCheckpointingLayer):
+    """Cross-attention, self-attention, feed-forward net; a norm after each."""
+
+    def __init__(self, config: OMGSegConfig) -> None:
+        super().__init__()
+        self.cross_attention = Attention(config)
+        self.cross_attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attention = Attention(config)
+        self.self_attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(config.hidden_size, config.decoder_ffn_size)
+        self.fc2 = nn.Linear(config.decoder_ffn_size, config.hidden_size)
+        self.ffn_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self, states: Tensor, positions: Tensor, keys: Tensor, values: Tensor, is_visible: Tensor, is_isolated: bool
+    ) -> Tensor:
+        """states, positions: (B, Q, D)."""
+        states = self.cross_attention_norm(
+            states + self.cross_attention(states + positions, keys, values, is_visible)
+        )
+        if is_isolated:
+            # Attention to oneself alone is the value itself.
+            attended = self.self_attention.out_proj(self.self_attention.v_proj(states))
+        else:
+            asked = states + positions
+            attended = self.self_attention(asked, asked, states, None)
+        states = self.self_attention_norm(states + attended)
+        return self.ffn_norm(states + self.fc2(F.relu(self.fc1(states))))
+
+
+class QueryDecoder(nn.Module):
+    """Turns queries into masks, classes and mask qualities."""
+
+    def __init__(self, config: OMGSegConfig) -> None:
+        super().__init__()
+        self.hidden_size = config.hidden_size
+        self.layers = nn.ModuleList(QueryDecoderLayer(config) for _ in range(config.decoder_layers))
+        self.level_embedding = nn.Embedding(NUM_LEVELS, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mask_head = PredictionHead(config.hidden_size, config.hidden_size)
+        self.iou_head = PredictionHead(config.hidden_size, 1)
+        self.classifier = TextClassifier(config)
+        self.refinement = MaskRefinement(config) if config.mask_refinement else None
+
+    def prepare(
+        self, mask_features: Tensor, memories: list[Tensor], clip_map: Tensor, content: Content, num_frames: int
+    ) -> ImageFeatures:
+        """mask_features, memories, clip_map: (B * T, ., h, w). content: per clip."""
+        of_frames = content.repeat(num_frames)
+        times = frame_positions(num_frames, self.hidden_size, mask_features.device)
+        levels = []
+        for memory, embedding in zip(memories, self.level_embedding.weight, strict=True):
+            size = (memory.shape[-2], memory.shape[-1])
+            values = memory.flatten(2).transpose(1, 2) + embedding
+            values = values.unflatten(0, (-1, num_frames))
+            cells = cell_positions(size, self.hidden_size, content, memory.device)
+            keys = values + (cells[:, None] + times[None, :, None]).to(values.dtype)
+            resized = F.interpolate(mask_features, size=size, mode="bilinear", align_corners=False)
+            mask = of_frames.mask(size)
+            levels.append(
+                Level(
+                    keys=keys.flatten(1, 2),
+                    values=values.flatten(1, 2),
+                    mask_features=resized.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(2),
+                    is_content=None if mask is None else mask.view(len(values), -1),
+                )
+            )
+        return ImageFeatures(
+            mask_features, tuple(levels), clip_map.unflatten(0, (-1, num_frames)), content, num_frames
+        )
+
+    def forward(
+        self, queries: Queries, features: ImageFeatures, class_embeds: Tensor | None, *, output_auxiliary: bool
+    ) -> tuple[list[Prediction], Tensor]:
+        """Returns the predictions (all if `output_auxiliary`, coarse first; else the last) and states (B, Q, D)."""
+        flat_features = features.flat_mask_features()
+        states = queries.content.to(flat_features.dtype)
+        positions = queries.position.to(flat_features.dtype)
+        predictions = []
+        for index, layer in enumerate(self.layers):
+            level = features.levels[index % NUM_LEVELS]
+            normed = self.norm(states)
+            mask_embeds = self.mask_head(normed)
+            if output_auxiliary:
+                predictions.append(self._predict(normed, mask_embeds, features, flat_features, class_embeds))
+            is_visible = _visible_cells(mask_embeds, level)
+            states = layer(states, positions, level.keys, level.values, is_visible, queries.is_isolated)
+        normed = self.norm(states)
+        mask_embeds = self.mask_head(normed)
+        if self.refinement is None or output_auxiliary:
+            predictions.append(self._predict(normed, mask_embeds, features, flat_features, class_embeds))
+        if self.refinement is not None:
+            coarse = self._mask_logits(mask_embeds, features, flat_features)
+            refined = self.refinement(
+                coarse,
+                features.mask_features,
+                normed,
+                queries.anchors_xy_norm,
+                features.content.repeat(features.num_frames),
+            )
+            predictions.append(self._describe(normed, refined, features, flat_features, class_embeds))
+        return predictions, states
+
+    def _mask_logits(self, mask_embeds: Tensor, features: ImageFeatures, flat_features: Tensor) -> Tensor:
+        size = features.mask_features.shape[-2:]
+        return (mask_embeds @ flat_features).unflatten(-1, (features.num_frames, *size))
+
+    def _predict(
+        self,
+        normed: Tensor,
+        mask_embeds: Tensor,
+        features: ImageFeatures,
+        flat_features: Tensor,
+        class_embeds: Tensor | None,
+    ) -> Prediction:
+        masks = self._mask_logits(mask_embeds, features, flat_features)
+        return self._describe(normed, masks, features, flat_features, class_embeds)
+
+    def _describe(
+        self,
+        normed: Tensor,
+        mask_logits: Tensor,
+        features: ImageFeatures,
+        flat_features: Tensor,
+        class_embeds: Tensor | None,
+    ) -> Prediction:
+        """Classes and qualities for masks."""
+        classes = None
+        if class_embeds is not None:
+            size = (mask_logits.shape[-2], mask_logits.shape[-1])
+            mask = features.content.repeat(features.num_frames).mask(size)
+            pooled_from = mask_logits.flatten(2)
+            if mask is not None:
+                inside = mask.view(len(pooled_from), 1, -1)
+                pooled_from = pooled_from.masked_fill(~inside, -1.0)
+            classes = self.classifier(normed, pooled_from, flat_features, class_embeds)
+        return Prediction(classes, mask_logits, self.iou_head(normed)[..., 0])
+
+
+def _visible_cells(mask_embeds: Tensor, level: Level) -> Tensor:
+    """(B, 1, Q, N) bool: each query attends where its mask is; where it is nowhere, it attends everywhere."""
+    with torch.no_grad():
+        is_visible = (mask_embeds @ level.mask_features) >= 0
+        if level.is_content is not None:
+            inside = level.is_content[:, None]
+            is_visible = is_visible & inside
+            is_visible = is_visible | (~is_visible.any(-1, keepdim=True) & inside)
+        else:
+            is_visible = is_visible | ~is_visible.any(-1, keepdim=True)
+        return is_visible[:, None]

@@ -1,0 +1,118 @@
+"""What the decoder is asked: learned queries, points and boxes, or a plug-in's own query type."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from omg_transformers.model.positions import box_positions
+from omg_transformers.plugins import HeadLoadError, load_query_encoder
+from omg_transformers.structures import Queries
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from omg_transformers.model.configuration import OMGSegConfig
+
+
+class LearnedQueries(nn.Module):
+    """A fixed set of trained queries: everything in the picture."""
+
+    def __init__(self, num_queries: int, hidden_size: int) -> None:
+        super().__init__()
+        self.content = nn.Embedding(num_queries, hidden_size)
+        self.position = nn.Embedding(num_queries, hidden_size)
+
+    def forward(self, *, batch_size: int, content_sizes: Tensor, inputs: Mapping[str, Any]) -> Queries:
+        """The same queries for every sample; takes no inputs."""
+        if inputs:
+            raise ValueError(f"query_inputs holds {sorted(inputs)}: learned queries take none, choose another query_type")
+        return Queries(
+            content=self.content.weight.expand(batch_size, -1, -1), position=self.position.weight.expand(batch_size, -1, -1)
+        )
+
+
+class PromptQueries(nn.Module):
+    """One query per box or point. A point is a small box around it, as in the original."""
+
+    def __init__(self, hidden_size: int, point_row: int, point_radius: float) -> None:
+        super().__init__()
+        self.point_row, self.point_radius = point_row, point_radius
+        self.mask_token = nn.Embedding(1, hidden_size)
+        self.type_embedding = nn.Embedding(2, hidden_size)
+        self.position_projection = nn.Linear(2 * hidden_size, hidden_size)
+
+    def forward(self, *, batch_size: int, content_sizes: Tensor, inputs: Mapping[str, Any]) -> Queries:
+        """inputs: `input_boxes` (B, N, 4) xyxy or `input_points` (B, N, 1, 2), in pixels of the padded input.
+
+        `box_types` (B, N) int64 may tell which boxes stand for boxes (0) and which for points (1).
+        """
+        boxes, points = inputs.get("input_boxes"), inputs.get("input_points")
+        if (boxes is None) == (points is None):
+            raise ValueError("prompts need either `input_boxes` or `input_points`: give exactly one of them")
+        _check_labels(inputs.get("input_labels"))
+        if points is not None:
+            _check_prompt("input_points", points, batch_size, (1, 2))
+            corner = points[:, :, 0]
+            boxes = torch.cat([corner - self.point_radius, corner + self.point_radius], dim=-1)
+            types = torch.full(boxes.shape[:2], self.point_row, device=boxes.device)
+        else:
+            _check_prompt("input_boxes", boxes, batch_size, (4,))
+            types = inputs.get("box_types", torch.zeros(boxes.shape[:2], dtype=torch.int64, device=boxes.device))
+        corners = boxes.float().unflatten(-1, (2, 2)) / content_sizes.flip(-1)[:, None, None]
+        centre, extent = corners.mean(2), corners[:, :, 1] - corners[:, :, 0]
+        box = _squash(torch.cat([centre, extent], dim=-1))
+        content = self.type_embedding(types) + self.mask_token.weight[0]
+        encoding = box_positions(box, content.shape[-1] // 2)
+        return Queries(
+            content=content,
+            position=self.position_projection(encoding.to(content.dtype)),
+            is_isolated=True,
+            anchors_xy_norm=centre.clamp(0, 1),
+        )
+
+
+def _squash(shares: Tensor, epsilon: float = 1e-5) -> Tensor:
+    """sigmoid(inverse_sigmoid(x)) as the original takes it: x inside (epsilon, 1 - epsilon), bounded outside."""
+    shares = shares.clamp(0, 1)
+    return shares.clamp(min=epsilon) / (shares.clamp(min=epsilon) + (1 - shares).clamp(min=epsilon))
+
+
+def _check_prompt(name: str, value: Tensor, batch_size: int, tail: tuple[int, ...]) -> None:
+    if value.dim() != 2 + len(tail) or value.shape[0] != batch_size or value.shape[2:] != tail:
+        expected = ", ".join(str(part) for part in ("N", *tail))
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}: expected ({batch_size}, {expected}), "
+            "one prompt per object, in pixels of the padded input (the processor makes them)"
+        )
+
+
+def _check_labels(labels: Tensor | None) -> None:
+    if labels is None or torch.compiler.is_compiling():
+        return
+    if bool((labels == 0).any()):
+        raise ValueError("input_labels holds 0 (background): this model takes one foreground point per object")
+
+
+def build_query_encoders(config: OMGSegConfig) -> tuple[nn.ModuleDict, dict[str, str]]:
+    """All query encoders that can be built, and the reason for each that cannot (its plug-in is not installed)."""
+    encoders = nn.ModuleDict(
+        {
+            "learned": LearnedQueries(config.num_queries, config.hidden_size),
+            "prompt": PromptQueries(config.hidden_size, config.point_prompt_row, config.point_prompt_radius),
+        }
+    )
+    missing = {}
+    for name, entry in (config.query_encoders or {}).items():
+        try:
+            encoder_class = load_query_encoder(name)
+        except (LookupError, HeadLoadError) as error:
+            distribution = entry.get("distribution", "an unknown distribution")
+            missing[name] = f"query type {name!r} comes with {distribution}: pip install {distribution} ({error})"
+            warnings.warn(f"{missing[name]}. Its weights are left out, all else is loaded.", stacklevel=4)
+            continue
+        encoders[name] = encoder_class(hidden_size=config.hidden_size, **entry.get("options", {}))
+    return encoders, missing
