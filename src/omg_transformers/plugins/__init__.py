@@ -10,9 +10,7 @@ from omg_transformers.plugins.contract import (
 )
 from omg_transformers.plugins.discovery import (
     HeadLoadError,
-    PluginLoadError,
     PluginOrigin,
-    QueryEncoderLoadError,
     available_heads,
     available_query_encoders,
     failed_heads,
@@ -29,10 +27,8 @@ __all__ = [
     "HeadSpec",
     "MakesQueryInputs",
     "Metric",
-    "PluginLoadError",
     "PluginOrigin",
     "QueryEncoder",
-    "QueryEncoderLoadError",
     "TaskHead",
     "available_heads",
     "available_query_encoders",

@@ -24,16 +24,8 @@ HEADS_VARIABLE = "OMG_HEADS"
 PluginT = TypeVar("PluginT")
 
 
-class PluginLoadError(RuntimeError):
-    """A plug-in is installed but cannot be used. The message names its distribution, version and object."""
-
-
-class HeadLoadError(PluginLoadError):
-    """A task head is installed but cannot be used."""
-
-
-class QueryEncoderLoadError(PluginLoadError):
-    """A query encoder is installed but cannot be used."""
+class HeadLoadError(RuntimeError):
+    """A plug-in, head or query encoder, is installed but cannot be used. Names its distribution, version and object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +47,8 @@ class _Refusal(Exception):  # noqa: N818 it never leaves this module
 class _PluginGroup(Generic[PluginT]):
     """The plug-ins of one entry-point group: names are read at once, each object is imported when asked for."""
 
-    def __init__(
-        self, group: str, noun: str, error: type[PluginLoadError], admit: Callable[[str, Any], PluginT]
-    ) -> None:
-        self._group, self._noun, self._error, self._admit = group, noun, error, admit
+    def __init__(self, group: str, noun: str, admit: Callable[[str, Any], PluginT]) -> None:
+        self._group, self._noun, self._admit = group, noun, admit
         self._path: tuple[str, ...] | None = None
         self._points: dict[str, dict[PluginOrigin, EntryPoint]] = {}
         self._loaded: dict[tuple[str, PluginOrigin], PluginT] = {}
@@ -66,6 +56,8 @@ class _PluginGroup(Generic[PluginT]):
 
     def points(self, *, rescan: bool = False) -> dict[str, dict[PluginOrigin, EntryPoint]]:
         path = tuple(sys.path)
+        if path != self._path:  # other folders may hold another plug-in of the same name, or what a broken one lacked
+            self._loaded, self._failed = {}, {}
         if rescan or path != self._path:
             points: dict[str, dict[PluginOrigin, EntryPoint]] = {}
             for point in entry_points(group=self._group):
@@ -85,7 +77,7 @@ class _PluginGroup(Generic[PluginT]):
         rivals = points[name]
         if len(rivals) > 1:
             origins = " and by ".join(sorted(map(str, rivals)))
-            raise self._error(f"{self._noun} {name!r} is provided twice: by {origins}. Uninstall one of them.")
+            raise HeadLoadError(f"{self._noun} {name!r} is provided twice: by {origins}. Uninstall one of them.")
         return next(iter(rivals))
 
     def load(self, name: str) -> PluginT:
@@ -100,7 +92,7 @@ class _PluginGroup(Generic[PluginT]):
                 self._failed[key] = (f"failed to load: {type(error).__name__}: {error}", error)
         if key in self._failed:
             reason, cause = self._failed[key]
-            raise self._error(f"{self._noun} {name!r} from {origin} {reason}") from cause
+            raise HeadLoadError(f"{self._noun} {name!r} from {origin} {reason}") from cause
         return self._loaded[key]
 
 
@@ -152,8 +144,8 @@ def _admit_query_encoder(name: str, encoder: Any) -> type[nn.Module]:
     return encoder
 
 
-_HEADS = _PluginGroup(HEAD_GROUP, "task head", HeadLoadError, _admit_head)
-_ENCODERS = _PluginGroup(QUERY_ENCODER_GROUP, "query encoder", QueryEncoderLoadError, _admit_query_encoder)
+_HEADS = _PluginGroup(HEAD_GROUP, "task head", _admit_head)
+_ENCODERS = _PluginGroup(QUERY_ENCODER_GROUP, "query encoder", _admit_query_encoder)
 
 
 def _wanted_heads() -> list[str] | None:
@@ -209,7 +201,7 @@ def available_query_encoders() -> list[str]:
 def load_query_encoder(name: str) -> type[nn.Module]:
     """Import the class of one query encoder, to be built as `encoder(hidden_size=D, **options)`.
 
-    LookupError: no such encoder. QueryEncoderLoadError: it is installed but cannot be used.
+    LookupError: no such encoder. HeadLoadError: it is installed but cannot be used.
     """
     return _ENCODERS.load(name)
 
@@ -220,7 +212,7 @@ def failed_query_encoders() -> dict[str, str]:
     for name in available_query_encoders():
         try:
             load_query_encoder(name)
-        except QueryEncoderLoadError as error:
+        except HeadLoadError as error:
             reasons[name] = str(error)
     return reasons
 
@@ -228,6 +220,6 @@ def failed_query_encoders() -> dict[str, str]:
 def query_encoder_origin(name: str) -> PluginOrigin:
     """Distribution, version and entry point of a query encoder, without importing it.
 
-    LookupError: no such encoder. QueryEncoderLoadError: two distributions provide it.
+    LookupError: no such encoder. HeadLoadError: two distributions provide it.
     """
     return _ENCODERS.origin(name)
