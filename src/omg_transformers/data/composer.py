@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -17,11 +17,13 @@ from omg_transformers.data.transforms import Geometry, color_matrix, recolor, sc
 from omg_transformers.structures import Annotation, Sample, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from omg_transformers.data.regions import Mask
     from omg_transformers.data.sources import SampleSource
     from omg_transformers.labels import LabelSpace
+
+Entry = TypeVar("Entry")
 
 # Smaller cut-outs are blurs once they are scaled up.
 _MIN_CUT_OUT_AREA = 32 * 32
@@ -48,24 +50,23 @@ class _Layer:
     is_touched: bool = False
 
 
-@dataclass(slots=True)
-class _Cache:
-    """The cut-outs used last, up to `max_bytes`."""
+class _Cache(Generic[Entry]):
+    """What was made last, up to `max_bytes`."""
 
-    max_bytes: int
-    num_bytes: int = 0
-    entries: OrderedDict[int, tuple[CutOut, ...]] = field(default_factory=OrderedDict)
+    def __init__(self, max_bytes: int, count_bytes: Callable[[Entry], int]) -> None:
+        self._max_bytes, self._count_bytes = max_bytes, count_bytes
+        self._num_bytes = 0
+        self._entries: OrderedDict[int, Entry] = OrderedDict()
 
-    def get(self, index: int) -> tuple[CutOut, ...] | None:
-        if index in self.entries:
-            self.entries.move_to_end(index)
-        return self.entries.get(index)
-
-    def put(self, index: int, cut_outs: tuple[CutOut, ...]) -> None:
-        self.entries[index] = cut_outs
-        self.num_bytes += _num_bytes(cut_outs)
-        while self.num_bytes > self.max_bytes and len(self.entries) > 1:
-            self.num_bytes -= _num_bytes(self.entries.popitem(last=False)[1])
+    def get(self, index: int, make: Callable[[int], Entry]) -> Entry:
+        if index in self._entries:
+            self._entries.move_to_end(index)
+            return self._entries[index]
+        entry = self._entries[index] = make(index)
+        self._num_bytes += self._count_bytes(entry)
+        while self._num_bytes > self._max_bytes and len(self._entries) > 1:
+            self._num_bytes -= self._count_bytes(self._entries.popitem(last=False)[1])
+        return entry
 
 
 class ComposedScenes:
@@ -76,6 +77,7 @@ class ComposedScenes:
     `object_scale` of the picture's shorter side, mirrored, slightly recoloured and pasted, later ones in front.
     num_objects: fewest and most pastes. max_side: pictures are reduced to it first (None: as they are).
     paste_probability: share of pictures that get objects; the others are handed on untouched.
+    cache_megabytes: memory for decoded pictures and cut-outs, per process.
     min_visible: a thing of which less than this share stays visible becomes void; one that is fully hidden is removed.
     """
 
@@ -109,7 +111,8 @@ class ComposedScenes:
         self.num_objects, self.object_scale, self.max_side = num_objects, object_scale, max_side
         self.paste_probability, self.min_visible, self.seed = paste_probability, min_visible, seed
         self._order = None if source.num_samples is None else ShuffledOrder(source.num_samples, (seed, 7002))
-        self._cache = _Cache(cache_megabytes * 2**20)
+        self._cut_outs: _Cache[tuple[CutOut, ...]] = _Cache(cache_megabytes * 2**19, _num_bytes)
+        self._pictures: _Cache[Sample] = _Cache(cache_megabytes * 2**19, _frame_bytes)
 
     @property
     def label_space(self) -> LabelSpace:
@@ -128,12 +131,13 @@ class ComposedScenes:
         """Picture number `index`. Each pass through the source uses every picture once, in a new order."""
         check_index(index, None, "composed scenes")
         rng = np.random.default_rng([self.seed, 7003, index])
-        sample = self.source.sample(index if self._order is None else self._order[index])
+        place = index if self._order is None else self._order[index]
         if rng.random() >= self.paste_probability:
-            return sample
-        if len(sample.frames) != 1:
-            raise SampleError(f"{sample.sample_id} has {len(sample.frames)} frames: only pictures can be composed")
-        canvas, layers, void = self._background(sample)
+            return self.source.sample(place)
+        sample = self._pictures.get(place, self._reduced)
+        canvas = np.array(sample.frames[0])
+        layers = [_layer(segment, sample.annotation.size) for segment in sample.annotation.segments]
+        void = decode_region(sample.annotation.void[0], sample.annotation.size)
         for cut_out in self._draw_cut_outs(rng):
             self._paste(canvas, layers, void, cut_out, rng)
         return replace(
@@ -145,23 +149,17 @@ class ComposedScenes:
 
     def cut_outs(self, index: int) -> tuple[CutOut, ...]:
         """The usable objects of donor `index`."""
-        found = self._cache.get(index)
-        if found is None:
-            found = tuple(self._cut(self.donors.sample(index)))
-            self._cache.put(index, found)
-        return found
+        return self._cut_outs.get(index, lambda index: tuple(self._cut(self.donors.sample(index))))
 
-    def _background(self, sample: Sample) -> tuple[np.ndarray[Any, Any], list[_Layer], Mask]:
-        annotation = sample.annotation
-        factor = 1.0 if self.max_side is None else min(1.0, self.max_side / max(annotation.size))
-        size = scaled_size(annotation.size, factor)
-        geometry = Geometry(annotation.size, size, (0, 0), size)
-        canvas = geometry.frame(decode_frames(sample, at_least=size)[0]).copy()
-        layers = []
-        for segment in annotation.segments:
-            mask = geometry.mask(decode_region(segment.masks[0], annotation.size))
-            layers.append(_Layer(segment, mask, int(np.count_nonzero(mask))))
-        return canvas, layers, geometry.mask(decode_region(annotation.void[0], annotation.size))
+    def _reduced(self, index: int) -> Sample:
+        """The picture at working size, decoded."""
+        sample = self.source.sample(index)
+        if len(sample.frames) != 1:
+            raise SampleError(f"{sample.sample_id} has {len(sample.frames)} frames: only pictures can be composed")
+        source_size = sample.annotation.size
+        factor = 1.0 if self.max_side is None else min(1.0, self.max_side / max(source_size))
+        size = scaled_size(source_size, factor)
+        return Geometry(source_size, size, (0, 0), size).apply(sample)
 
     def _draw_cut_outs(self, rng: np.random.Generator) -> list[CutOut]:
         """Objects of at most two donors: each donor costs a decoded picture."""
@@ -244,6 +242,10 @@ class ComposedScenes:
         return Annotation(size, annotation.is_thing, tuple(segments), (encode_region(void),))
 
 
+def _layer(segment: Segment, size: tuple[int, int]) -> _Layer:
+    return _Layer(segment, decode_region(segment.masks[0], size), region_area(segment.masks[0]))
+
+
 def _cut_out(category_id: int, picture: np.ndarray[Any, Any], mask: Mask, max_side: int | None) -> CutOut:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     window = (slice(rows[0] - 1, rows[-1] + 2), slice(columns[0] - 1, columns[-1] + 2))
@@ -279,3 +281,7 @@ def _next_track_id(layers: list[_Layer]) -> int:
 
 def _num_bytes(cut_outs: tuple[CutOut, ...]) -> int:
     return sum(cut_out.pixels.nbytes + cut_out.alpha.nbytes for cut_out in cut_outs)
+
+
+def _frame_bytes(sample: Sample) -> int:
+    return sum(frame.nbytes for frame in sample.frames if isinstance(frame, np.ndarray))

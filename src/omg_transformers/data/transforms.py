@@ -70,7 +70,7 @@ class TrainTransform:
     """Random resize, random window of at most `size`, mirror and colours. `collate` pads what stays smaller.
 
     scale: the picture is fitted into `size` times a number drawn from this range (log-uniform).
-    color_jitter: brightness, contrast and saturation change by up to this share, the hue by a fifth of it of a turn.
+    color_jitter: brightness, contrast and saturation change by up to this share, the hue by a tenth of it of a turn.
     min_area: a segment with fewer pixels in the window becomes void there.
     """
 
@@ -146,7 +146,7 @@ def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
 def color_matrix(rng: np.random.Generator, amount: float) -> np.ndarray[Any, Any]:
     """A random (3, 4) matrix on RGB 0..255 and 1: brightness, contrast, saturation and a small turn of the hue."""
     brightness, contrast, saturation = 1 + amount * rng.uniform(-1, 1, 3)
-    angle = 2 * math.pi * amount / 5 * rng.uniform(-1, 1)
+    angle = 2 * math.pi * amount / 10 * rng.uniform(-1, 1)
     weights = np.array([0.299, 0.587, 0.114])
     grey = np.tile(weights, (3, 1))
     # A turn around the grey axis.
