@@ -1,0 +1,79 @@
+"""The log of a training run: one JSON object per line, and what is needed to repeat the run."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("omg-transformers", "torch", "torchvision", "transformers", "accelerate", "datasets", "timm", "numpy")
+
+
+class Journal:
+    """Appends lines to a JSONL file. On resume, lines of steps that will run again are dropped first."""
+
+    def __init__(self, file: Path, *, from_step: int = 0) -> None:
+        self.file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in _lines(file) if _step(line) <= from_step]
+        part = file.with_suffix(".part")
+        part.write_text("".join(kept), encoding="utf-8")
+        part.replace(file)
+
+    def write(self, step: int, **values: Any) -> None:
+        """One line. Numbers that JSON cannot hold (NaN, infinity) become null."""
+        record = {"step": step, **{name: _jsonable(value) for name, value in values.items()}}
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+
+def read_journal(file: Path) -> list[dict[str, Any]]:
+    """All complete lines of a journal."""
+    return [json.loads(line) for line in _lines(file)]
+
+
+def describe_environment(folder: Path) -> dict[str, Any]:
+    """Versions, machine and git commit of `folder`: what a result depends on besides its settings."""
+    return {
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "git_commit": _git(folder, "rev-parse", "HEAD"),
+        "git_is_clean": _git(folder, "status", "--porcelain", "--untracked-files=no") == "",
+    }
+
+
+def _lines(file: Path) -> list[str]:
+    if not file.exists():
+        return []
+    # A line without its end was cut off when the run died.
+    return [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _step(line: str) -> int:
+    return int(json.loads(line)["step"])
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _jsonable(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
