@@ -3,5 +3,8 @@
 from omg_transformers.model.configuration import OMGSegConfig
 from omg_transformers.model.modeling import OMGSegModel, OMGSegOutput, OMGSegPreTrainedModel
 from omg_transformers.model.query_decoder import ImageFeatures
+from omg_transformers.registration import register
 
 __all__ = ["ImageFeatures", "OMGSegConfig", "OMGSegModel", "OMGSegOutput", "OMGSegPreTrainedModel"]
+
+register()
