@@ -154,7 +154,7 @@ def main() -> None:
     )
     # The centre is that of classes of pictures: hundreds of coloured shapes would draw it to themselves.
     center = encoder.encode_names(class_names, TEMPLATES).mean(0)
-    vocabulary = Vocabulary.from_table(names, encoder.encode_names(names, TEMPLATES), center=center)
+    vocabulary = Vocabulary.from_table(names, encoder.encode_names(names, TEMPLATES).half(), center=center)
     vocabulary.save(arguments.out)
     report_neighbours(Vocabulary.load(arguments.out))
     print(f"{arguments.out.name}: {len(names)} names, {arguments.out.stat().st_size / 2**20:.2f} MiB")

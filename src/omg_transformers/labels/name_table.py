@@ -25,12 +25,16 @@ def table_file(place: str | Path) -> Path:
 
 
 class NameTable:
-    """Names and their unit vectors, (N, D) float32. Names are compared forgivingly, see `names.loose_name`."""
+    """Names and their unit vectors, (N, D) float32. Names are compared forgivingly, see `names.loose_name`.
+
+    What was given is what is written again, in its own precision: a table does not change by being saved.
+    """
 
     def __init__(self, names: Sequence[str], embeddings: Tensor) -> None:
         self.names = tuple(names)
         _check_table(self.names, embeddings)
-        self.embeddings = F.normalize(embeddings.detach().float().cpu(), dim=-1)
+        self._given = embeddings.detach().cpu()
+        self.embeddings = F.normalize(self._given.float(), dim=-1)
         self._row_of_clean = {clean_name(name): row for row, name in reversed(list(enumerate(self.names)))}
         self._row_of_loose = {loose_name(name): row for row, name in reversed(list(enumerate(self.names)))}
 
@@ -53,10 +57,10 @@ class NameTable:
         return self.embeddings[[row for row in found if row is not None]]
 
     def write(self, file: Path, *, center: Tensor | None = None) -> Path:
-        """Write the vectors as float16, the names as metadata. A file of that name is replaced in one step."""
+        """Write the vectors, the names as metadata. A file of that name is replaced in one step."""
         from safetensors.torch import save
 
-        tensors = {"embeddings": self.embeddings.half().contiguous()}
+        tensors = {"embeddings": self._given.contiguous()}
         if center is not None:
             tensors["center"] = center.float().contiguous()
         content = save(tensors, metadata={"format": _FORMAT, "names": json.dumps(self.names, ensure_ascii=False)})
@@ -75,7 +79,7 @@ class NameTable:
 
     @staticmethod
     def read(file: Path) -> tuple[tuple[str, ...], Tensor, Tensor | None]:
-        """Names, vectors (N, D) float32, center (D,) or None. Not such a file: ValueError; none: FileNotFoundError."""
+        """Names, vectors (N, D), center (D,) or None. Not such a file: ValueError; no file: FileNotFoundError."""
         from safetensors import SafetensorError, safe_open
 
         if not file.is_file():
@@ -90,7 +94,7 @@ class NameTable:
             raise ValueError(f"{file} is no vocabulary (format {metadata.get('format')!r}, expected {_FORMAT!r})")
         center = tensors.get("center")
         names = tuple(json.loads(metadata["names"]))
-        return names, tensors["embeddings"].float(), None if center is None else center.float()
+        return names, tensors["embeddings"], None if center is None else center.float()
 
 
 def _check_table(names: Sequence[str], embeddings: Tensor) -> None:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from omg_transformers.labels.names import nearest_hint
+
 
 class TextTower(Protocol):
     """What a vocabulary needs of a text encoder."""
@@ -45,9 +47,8 @@ class OpenClipTower:
         """
         import open_clip
 
-        if model_name not in open_clip.list_models() and not model_name.startswith(("hf-hub:", "local-dir:")):
-            from omg_transformers.labels.names import nearest_hint
-
+        is_place = model_name.startswith(("hf-hub:", "local-dir:"))
+        if not is_place and model_name.replace("/", "-") not in open_clip.list_models():
             raise ValueError(
                 f"open_clip has no model {model_name!r}{nearest_hint(model_name, open_clip.list_models())}"
             )

@@ -105,7 +105,7 @@ class Vocabulary:
 
     @classmethod
     def from_table(cls, names: Sequence[str], embeddings: Tensor, *, center: Tensor | None = None) -> Vocabulary:
-        """Known names only. embeddings: (N, D), one row per name, any length but zero."""
+        """Known names only. embeddings: (N, D), one row per name, any length but zero; `save` keeps their precision."""
         table = NameTable(names, embeddings)
         if center is not None and (center.shape != embeddings.shape[1:] or not torch.isfinite(center).all()):
             raise ValueError(f"center has shape {tuple(center.shape)}: expected ({embeddings.shape[1]},), all finite")
@@ -157,7 +157,7 @@ class Vocabulary:
     def save(self, folder: str | Path, *, label_spaces: Sequence[LabelSpace] = ()) -> Path:
         """Write a table: all known names, or for a tower the names of `label_spaces` and those encoded so far.
 
-        Returns the file, `folder`/vocabulary.safetensors; vectors are kept in float16. The tower is not saved.
+        Returns the file, `folder`/vocabulary.safetensors. The tower itself is not saved.
         """
         if isinstance(self._source, NameTable):
             return self._source.write(table_file(folder), center=self._center)
