@@ -5,6 +5,7 @@ from __future__ import annotations
 from omg_transformers.data.coco_panoptic import CocoPanopticSource, read_coco_panoptic
 from omg_transformers.data.collate import Batch, collate, pad_annotation
 from omg_transformers.data.composer import ComposedScenes, CutOut
+from omg_transformers.data.hub import StreamedSource, as_iterable_dataset, sample_from_row
 from omg_transformers.data.label_mapping import MappedSource, map_annotation
 from omg_transformers.data.procedural import ProceduralScenes, procedural_label_space
 from omg_transformers.data.sources import SampleError, SampleSource, iterate
@@ -23,12 +24,15 @@ __all__ = [
     "ProceduralScenes",
     "SampleError",
     "SampleSource",
+    "StreamedSource",
     "TrainTransform",
     "Transform",
+    "as_iterable_dataset",
     "collate",
     "iterate",
     "map_annotation",
     "pad_annotation",
     "procedural_label_space",
     "read_coco_panoptic",
+    "sample_from_row",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -76,7 +75,7 @@ class MappedSource:
 def classes_of_categories(
     categories: Sequence[dict[str, Any]], label_space: LabelSpace, *, where: str
 ) -> dict[int, int]:
-    """Category id of a COCO file -> class: by name, by the name without COCO's suffixes, or by supercategory.
+    """Category id of a COCO file -> class: by name (see LabelSpace.find) or by supercategory.
 
     Raises ValueError that lists every category without a class. where: the file, for the message.
     """
@@ -84,7 +83,8 @@ def classes_of_categories(
     missing: list[str] = []
     for category in categories:
         is_thing = bool(category["isthing"]) if "isthing" in category else None
-        target = _find(_candidates(category), label_space, is_thing)
+        names = [str(category[key]) for key in ("name", "supercategory") if category.get(key)]
+        target = _find(names, label_space, is_thing)
         if target is None:
             missing.append(f"{category['id']} ({category['name']})")
         else:
@@ -95,17 +95,6 @@ def classes_of_categories(
             f"{', '.join(missing[:8])}. Add them as names or synonyms, or pass another label_space"
         )
     return found
-
-
-def _candidates(category: dict[str, Any]) -> list[str]:
-    name = str(category["name"])
-    # COCO's panoptic names carry marks of how the classes were joined: "grass-merged", "wall-other-merged".
-    plain = re.sub(r"-(merged|other|stuff)\b", "", name)
-    candidates = [name, plain, name.replace("-", " "), plain.replace("-", " ")]
-    if category.get("supercategory"):
-        candidates.append(str(category["supercategory"]))
-        candidates.append(str(category["supercategory"]).replace("-", " "))
-    return candidates
 
 
 def _find(names: Sequence[str], label_space: LabelSpace, is_thing: bool | None) -> int | None:

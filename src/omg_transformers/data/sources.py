@@ -41,10 +41,22 @@ class SampleSource(Protocol):
         """Sample number `index`. Raises SampleError when its files are bad, IndexError beyond the end."""
 
 
-def iterate(source: SampleSource, *, on_error: OnError = "raise", skipped: list[str] | None = None) -> Iterator[Sample]:
-    """All samples in order. on_error="skip": a bad one is left out and its message appended to `skipped`."""
+def iterate(
+    source: SampleSource,
+    *,
+    on_error: OnError = "raise",
+    skipped: list[str] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Sample]:
+    """All samples in order, or each `world_size`-th from `rank` on: every sample is seen by one process.
+
+    on_error="skip": a bad sample is left out and its message appended to `skipped`.
+    """
     check_on_error(on_error)
-    index = 0
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank is {rank} of world_size {world_size}: expected 0 <= rank < world_size")
+    index = rank
     while source.num_samples is None or index < source.num_samples:
         try:
             sample = source.sample(index)
@@ -55,7 +67,7 @@ def iterate(source: SampleSource, *, on_error: OnError = "raise", skipped: list[
                 skipped.append(str(error))
         else:
             yield sample
-        index += 1
+        index += world_size
 
 
 def check_on_error(on_error: str) -> None:

@@ -147,11 +147,16 @@ class MixedStream:
                 if self.on_error == "raise":
                     raise
                 skipped.append(str(error))
-            chance = np.random.default_rng([self.seed, 7006, number, draw, attempt])
-            index = int(chance.integers(part.source.num_samples or 2**31))
+            index = self._replacement(number, draw, attempt)
         raise SampleError(
             f"{_MAX_REPLACEMENTS} samples in a row of {self._name(number)} are bad; the last: {skipped[-1]}"
         )
+
+    def _replacement(self, number: int, draw: int, attempt: int) -> int:
+        num_samples = self.parts[number].source.num_samples
+        if num_samples is None:
+            return draw + attempt
+        return int(np.random.default_rng([self.seed, 7006, number, draw, attempt]).integers(num_samples))
 
     def _name(self, number: int) -> str:
         return self.parts[number].name or f"{self.parts[number].task}:{number}"
