@@ -50,7 +50,7 @@ def install(tmp_path, monkeypatch):
 
 
 def test_our_own_heads_are_listed():
-    assert plugins.available_heads() == ["instance", "interactive", "panoptic", "semantic"]
+    assert {"instance", "interactive", "panoptic", "semantic"} <= set(plugins.available_heads())
 
 
 def test_listing_imports_neither_torch_nor_a_head():
@@ -166,8 +166,10 @@ def test_the_environment_narrows_the_heads(monkeypatch):
 
 
 def test_an_empty_environment_variable_narrows_nothing(monkeypatch):
+    monkeypatch.delenv("OMG_HEADS", raising=False)
+    everything = plugins.available_heads()
     monkeypatch.setenv("OMG_HEADS", "")
-    assert len(plugins.available_heads()) == 4
+    assert plugins.available_heads() == everything
 
 
 def test_a_misspelt_name_in_the_environment_is_reported_as_failed(monkeypatch):

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 Questions = tuple["dict[str, Tensor]", "list[QueryTargets]"]
 
 
-def _ask(head: MakesQueryInputs, targets: Sequence[QueryTargets], seed: int = 0) -> Questions:
+SEEDS = range(4)  # a head may choose between kinds of questions by chance
+
+
+def _ask(head: MakesQueryInputs, targets: Sequence[QueryTargets], seed: int) -> Questions:
     return head.query_inputs(targets, size=SIZE, generator=torch.Generator().manual_seed(seed))
 
 
@@ -33,8 +36,9 @@ def check_query_inputs_are_valid(head: TaskHead) -> None:
     """Inputs are finite, (B, N, ...), one per target, with the same N for every sample."""
     if isinstance(head, MakesQueryInputs):
         batch = _batch(head)
-        count = _require_questions(_ask(head, batch), batch)
-        require(count > 0, "no question was asked about scenes with segments")
+        for seed in SEEDS:
+            count = _require_questions(_ask(head, batch, seed), batch)
+            require(count > 0, "no question was asked about scenes with segments")
 
 
 def _require_questions(questions: Questions, batch: Sequence[QueryTargets]) -> int:
@@ -57,11 +61,14 @@ def check_query_inputs_follow_the_generator(head: TaskHead) -> None:
     """The same generator state gives the same questions: a training run can be repeated and resumed."""
     if isinstance(head, MakesQueryInputs):
         batch = _batch(head)
-        (first, first_targets), (again, again_targets) = _ask(head, batch), _ask(head, batch)
-        for name, tensor in first.items():
-            require(torch.equal(tensor, again[name]), f"{name} differs between two calls with equal generators")
-        for one, other in zip(first_targets, again_targets, strict=True):
-            require(torch.equal(one.masks, other.masks), "targets differ between two calls with equal generators")
+        why = "between two calls with equal generators"
+        for seed in SEEDS:
+            (first, first_targets), (again, again_targets) = _ask(head, batch, seed), _ask(head, batch, seed)
+            require(first.keys() == again.keys(), f"{sorted(first)} became {sorted(again)} {why}")
+            for name, tensor in first.items():
+                require(torch.equal(tensor, again[name]), f"{name} differs {why}")
+            for one, other in zip(first_targets, again_targets, strict=True):
+                require(torch.equal(one.masks, other.masks), f"targets differ {why}")
 
 
 def check_query_inputs_hit_their_targets(head: TaskHead) -> None:
@@ -72,15 +79,21 @@ def check_query_inputs_hit_their_targets(head: TaskHead) -> None:
     if not isinstance(head, MakesQueryInputs):
         return
     batch = _batch(head)
-    inputs, targets = _ask(head, batch)
-    for sample, (given, target) in enumerate(zip(batch, targets, strict=True)):
-        for index, (label, mask) in enumerate(zip(target.labels, target.masks, strict=True)):
-            if not bool(mask.any()):
-                continue
-            matches = (given.masks == mask).flatten(1).all(1) & (given.labels == label)
-            require(bool(matches.any()), f"target {index} of sample {sample} is none of the targets that were given")
-            for name, tensor in inputs.items():
-                _require_hit(name, tensor[sample, index], mask.any(0), f"query {index} of sample {sample}")
+    for seed in SEEDS:
+        inputs, targets = _ask(head, batch, seed)
+        for sample, (given, target) in enumerate(zip(batch, targets, strict=True)):
+            questions = {name: tensor[sample] for name, tensor in inputs.items()}
+            _require_hits(questions, given, target, f"sample {sample}")
+
+
+def _require_hits(questions: dict[str, Tensor], given: QueryTargets, target: QueryTargets, who: str) -> None:
+    for index, (label, mask) in enumerate(zip(target.labels, target.masks, strict=True)):
+        if not bool(mask.any()):
+            continue
+        matches = (given.masks == mask).flatten(1).all(1) & (given.labels == label)
+        require(bool(matches.any()), f"target {index} of {who} is none of the targets that were given")
+        for name, tensor in questions.items():
+            _require_hit(name, tensor[index], mask.any(0), f"query {index} of {who}")
 
 
 def _require_hit(name: str, values: Tensor, mask: Tensor, who: str) -> None:
@@ -103,4 +116,5 @@ def check_query_inputs_of_empty_scenes(head: TaskHead) -> None:
         full = make_scene(head)
         nothing = head.targets(empty_annotation(full.annotation))
         for batch in ([nothing], [full.targets, nothing]):
-            _require_questions(_ask(head, batch), batch)
+            for seed in SEEDS:
+                _require_questions(_ask(head, batch, seed), batch)

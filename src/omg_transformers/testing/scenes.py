@@ -135,8 +135,9 @@ def with_unknown_regions(annotation: Annotation) -> tuple[Annotation, Tensor, Te
     void = torch.zeros((annotation.num_frames, *annotation.size), dtype=torch.bool)
     void[:, :4] = True
     columns = {i: (mask & ~void).any(0).any(0).nonzero()[:, 0] for i, mask in masks.items()}
-    things = [i for i in masks if annotation.is_thing[annotation.segments[i].category_id]] or list(masks)
-    widest = max(things, key=lambda i: len(columns[i]))
+    objects = [i for i in masks if not annotation.segments[i].is_crowd]
+    things = [i for i in objects if annotation.is_thing[annotation.segments[i].category_id]]
+    widest = max(things or objects, key=lambda i: len(columns[i]))
     is_right = torch.zeros_like(void)
     is_right[..., int(columns[widest][len(columns[widest]) // 2]) :] = True
     segments = []
