@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from omg_transformers.structures import RLE
 
+PIXELS_AT_ONCE = 16384
 MaskArray: TypeAlias = Tensor | np.ndarray[Any, Any]
 
 
@@ -53,8 +54,7 @@ def encode_window(mask: MaskArray, *, origin: tuple[int, int], size: tuple[int, 
         runs[-1] += after
     elif after:
         runs.append(after)
-    rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
-    return {"size": [height, width], "counts": rle["counts"]}
+    return _from_runs(runs, size)
 
 
 def decode_rle(rle: RLE) -> Tensor:
@@ -73,6 +73,41 @@ def decode_rles(rles: Sequence[RLE | None], size: tuple[int, int]) -> Tensor:
             raise ValueError(f"the RLE of frame {frame} has size {tuple(rle['size'])}, expected {tuple(size)}")
         masks[frame] = decode_rle(rle)
     return masks
+
+
+def stack_rles(clips: Sequence[Sequence[RLE | None]], num_frames: int, size: tuple[int, int]) -> Tensor:
+    """The masks of N segments: (N, T, H, W) bool; (0, T, H, W) without segments."""
+    if not clips:
+        return torch.zeros((0, num_frames, *size), dtype=torch.bool)
+    return torch.stack([decode_rles(rles, size) for rles in clips])
+
+
+def union_of_rles(clips: Sequence[Sequence[RLE | None]], num_frames: int, size: tuple[int, int]) -> Tensor:
+    """Where any of N segments is: (T, H, W) bool."""
+    union = torch.zeros((num_frames, *size), dtype=torch.bool)
+    for rles in clips:
+        union |= decode_rles(rles, size)
+    return union
+
+
+def join_frames(rles: Sequence[RLE | None], size: tuple[int, int]) -> RLE:
+    """One RLE for a clip: its frames side by side, (H, T * W), so that overlaps of clips are overlaps of pictures."""
+    if len(rles) == 1 and rles[0] is not None:
+        return rles[0]
+    height, width = size
+    runs = [0]
+    for rle in rles:
+        frame = [height * width] if rle is None else _runs_of(rle)
+        # The runs alternate: a frame starts outside, so it goes on with an outside run or opens one.
+        if len(runs) % 2:
+            runs[-1] += frame[0]
+            runs.extend(frame[1:])
+        elif frame[0]:
+            runs.extend(frame)
+        else:
+            runs[-1] += frame[1]
+            runs.extend(frame[2:])
+    return _from_runs(runs, (height, width * len(rles)))
 
 
 def rle_area(rle: RLE | None) -> int:
@@ -112,8 +147,12 @@ def mask_iou(first: Tensor, second: Tensor) -> Tensor:
     """IoU of all pairs of masks (N, ...) and (M, ...) of equal size: (N, M) float32, 0 where both are empty."""
     if first.shape[1:] != second.shape[1:]:
         raise ValueError(f"masks of {tuple(first.shape[1:])} and {tuple(second.shape[1:])} differ in size: resize one")
-    left, right = first.flatten(1).float(), second.flatten(1).float()
-    intersection = left @ right.T
+    left, right = first.flatten(1), second.flatten(1)
+    intersection = torch.zeros((len(left), len(right)), dtype=torch.float32, device=left.device)
+    # A stretch of pixels at a time: as floats all masks at once would be the largest thing in memory.
+    for start in range(0, left.shape[1], PIXELS_AT_ONCE):
+        pixels = slice(start, start + PIXELS_AT_ONCE)
+        intersection += left[:, pixels].float() @ right[:, pixels].float().T
     union = left.sum(1)[:, None] + right.sum(1)[None] - intersection
     return intersection / union.clamp(min=1)
 
@@ -132,6 +171,11 @@ def _extent(is_inside: Tensor, length: int) -> tuple[Tensor, Tensor]:
 def _encode(mask: np.ndarray[Any, Any]) -> RLE:
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"]}
+
+
+def _from_runs(runs: list[int], size: tuple[int, int]) -> RLE:
+    rle = coco_mask.frPyObjects({"size": list(size), "counts": runs}, *size)
+    return {"size": list(size), "counts": rle["counts"]}
 
 
 def _to_bool_array(mask: MaskArray) -> np.ndarray[Any, Any]:

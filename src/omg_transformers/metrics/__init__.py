@@ -1,0 +1,1 @@
+"""Metrics: numpy at the core, small states that merge over processes."""

@@ -1,0 +1,5 @@
+"""The instance head."""
+
+from omg_head_instance.head import InstanceHead
+
+__all__ = ["InstanceHead"]

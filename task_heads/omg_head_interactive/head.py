@@ -1,0 +1,151 @@
+"""Interactive segmentation: the mask that each point or box asks for; classes play no part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from omg_head_interactive.questions import boxes_around, points_inside
+from omg_transformers.metrics.prompt import MeanPromptIoU
+from omg_transformers.ops.masks import encode_mask, encode_masks, stack_rles, union_of_rles
+from omg_transformers.ops.regions import random_partition
+from omg_transformers.ops.resize import MaskResizer
+from omg_transformers.plugins.contract import API_VERSION, HeadSpec
+from omg_transformers.structures import Annotation, QueryTargets, Segment, Segments, check_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from omg_transformers.structures import QueryOutput
+
+
+class InteractiveHead:
+    """One mask per prompt, in the order of the prompts, scored by the predicted mask quality."""
+
+    api_version: ClassVar[int] = API_VERSION
+    spec: ClassVar[HeadSpec] = HeadSpec("interactive", query_type="prompt", has_classes=False)
+    num_prompts: ClassVar[int] = 20
+
+    def targets(self, annotation: Annotation) -> QueryTargets:
+        """One target per segment, thing or stuff, in the annotation's order; crowds and void are `unknown`."""
+        frames, size = annotation.num_frames, annotation.size
+        known = [segment for segment in annotation.segments if any(segment.masks) and not segment.is_crowd]
+        masks = stack_rles([segment.masks for segment in known], frames, size)
+        crowds = [segment.masks for segment in annotation.segments if segment.is_crowd]
+        unknown = union_of_rles([annotation.void, *crowds], frames, size) & ~masks.any(0)
+        labels = torch.tensor([segment.category_id for segment in known], dtype=torch.long)
+        return QueryTargets(labels, masks, unknown)
+
+    def query_inputs(
+        self, targets: Sequence[QueryTargets], *, size: tuple[int, int], generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], list[QueryTargets]]:
+        """`num_prompts` points or boxes per sample, one kind per batch, each about the first frame it occurs in.
+
+        Every other point is the deepest of its mask, the others lie anywhere inside; boxes are off by up to 5 %.
+        A sample without segments gets prompts in the middle of the picture and targets of which nothing is known.
+        """
+        with_boxes = bool(torch.rand((), generator=generator) < 0.5)
+        questions, answers = [], []
+        for target in targets:
+            chosen = _choose(target, self.num_prompts, generator)
+            masks = _first_present(chosen.masks)
+            if with_boxes:
+                questions.append(boxes_around(masks, size, generator=generator))
+            else:
+                questions.append(points_inside(masks, size, generator=generator)[:, None])
+            answers.append(chosen)
+        inputs = torch.stack(questions) if questions else torch.zeros((0, self.num_prompts, 4))
+        return {"input_boxes" if with_boxes else "input_points": inputs}, answers
+
+    def postprocess(
+        self,
+        output: QueryOutput,
+        *,
+        sizes: Sequence[tuple[int, int]],
+        is_thing: Sequence[bool],  # noqa: ARG002 - part of the contract; prompts have no classes
+        mask_threshold: float = 0.0,
+        num_proposals: int | None = None,
+    ) -> list[Segments]:
+        """One segment per prompt (label -1), also where the mask is empty.
+
+        mask_threshold: logit above which a pixel is inside. num_proposals: only the masks of best predicted quality,
+        best first. Without predicted qualities the score is the mean probability inside the mask.
+        """
+        check_sizes(sizes, len(output))
+        if num_proposals is not None and output.iou_logits is None:
+            raise ValueError("num_proposals needs iou_logits, and the output has none: leave num_proposals None")
+        results = []
+        for index, size in enumerate(sizes):
+            masks = output.mask_logits[index]
+            queries = torch.arange(len(masks), device=masks.device)
+            qualities = None if output.iou_logits is None else output.iou_logits[index].float().sigmoid()
+            if num_proposals is not None and qualities is not None:
+                queries = qualities.argsort(descending=True, stable=True)[:num_proposals]
+            resizer = MaskResizer.of(output, index, size)
+            results.append(_answers(masks, queries, qualities, resizer, mask_threshold))
+        return results
+
+    def metric(self, *, num_classes: int) -> MeanPromptIoU:  # noqa: ARG002 - part of the contract
+        """Mean IoU over prompts."""
+        return MeanPromptIoU()
+
+    def example_annotation(self, *, seed: int, size: tuple[int, int], num_classes: int) -> Annotation:
+        """Things and stuff of random classes, one crowd and one void region."""
+        *regions, void = random_partition(7, size, seed=seed).unbind()
+        labels = torch.randint(num_classes, (len(regions),), generator=torch.Generator().manual_seed(seed)).tolist()
+        segments = tuple(
+            Segment(label, encode_masks(region[None]), track_id=number, is_crowd=number == 2)
+            for number, (label, region) in enumerate(zip(labels, regions, strict=True), 1)
+        )
+        is_thing = tuple(label % 2 == 0 for label in range(num_classes))
+        return Annotation(size, is_thing, segments, (encode_mask(void),))
+
+
+def _choose(target: QueryTargets, count: int, generator: torch.Generator) -> QueryTargets:
+    """`count` of the targets in random order, repeated as evenly as possible when there are fewer."""
+    present = target.masks.flatten(1).any(1).nonzero().flatten().cpu()
+    if not len(present):
+        shape = target.masks.shape[1:]
+        return QueryTargets(
+            target.labels.new_full((count,), -1),
+            target.masks.new_zeros((count, *shape)),
+            target.masks.new_ones(shape),
+        )
+    rounds = -(-count // len(present))
+    order = torch.cat([present[torch.randperm(len(present), generator=generator)] for _ in range(rounds)])[:count]
+    order = order.to(target.masks.device)
+    return QueryTargets(target.labels[order], target.masks[order], target.unknown)
+
+
+def _first_present(masks: Tensor) -> Tensor:
+    """Of each (T, H, W) mask the first frame that is not empty: (N, H, W)."""
+    first = masks.flatten(2).any(2).to(torch.uint8).argmax(1)
+    return masks[torch.arange(len(masks), device=masks.device), first]
+
+
+def _answers(
+    masks: Tensor, queries: Tensor, qualities: Tensor | None, resizer: MaskResizer, mask_threshold: float
+) -> Segments:
+    """masks: (Q, T, h, w) logits. qualities: (Q,) in [0, 1]."""
+    frames = range(masks.shape[1])
+    bounds = [resizer.bounds(masks[:, frame])[1].cpu() for frame in frames]
+    rles, scores = [], []
+    for query in queries.tolist():
+        parts = [
+            resizer.threshold(masks[query, frame], bounds[frame][..., query], threshold=mask_threshold)
+            for frame in frames
+        ]
+        rles.append(tuple(part.rle for part in parts))
+        scores.append(sum(part.prob_sum for part in parts) / max(1, sum(part.area for part in parts)))
+    means = torch.tensor(scores, dtype=torch.float32, device=masks.device)
+    return Segments(
+        resizer.target_size,
+        torch.arange(1, len(rles) + 1, device=masks.device),
+        torch.full((len(rles),), -1, device=masks.device),
+        means if qualities is None else qualities[queries],
+        rles=tuple(rles),
+        info={"queries": queries},
+    )
