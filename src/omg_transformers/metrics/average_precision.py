@@ -25,7 +25,7 @@ def coco_figures(
 
     truths, predictions: per picture the records {"category_id", "segmentation": RLE, "area", "iscrowd" or "score"}.
     """
-    # The sizes are never read for masks that are encoded already, but have to be there.
+    # pycocotools reads the sizes, but uses them only for polygons.
     pictures = [{"id": index, "height": 0, "width": 0} for index in range(1, len(truths) + 1)]
     categories = [{"id": label} for label in range(num_classes)]
     # pycocotools prints its progress and cannot be told not to.
