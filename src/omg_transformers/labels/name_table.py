@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from omg_transformers.labels.names import clean_name, loose_name, nearest_names
 
 VOCABULARY_FILE = "vocabulary.safetensors"
-_FORMAT = "omg_transformers.vocabulary.1"
+# One key only: safetensors writes several in random order, and equal tables should be equal files.
+_METADATA_KEY = "omg_transformers.vocabulary"
+_VERSION = 1
 
 
 def table_file(place: str | Path) -> Path:
@@ -63,7 +65,8 @@ class NameTable:
         tensors = {"embeddings": self._given.contiguous()}
         if center is not None:
             tensors["center"] = center.float().contiguous()
-        content = save(tensors, metadata={"format": _FORMAT, "names": json.dumps(self.names, ensure_ascii=False)})
+        description = json.dumps({"version": _VERSION, "names": self.names}, ensure_ascii=False)
+        content = save(tensors, metadata={_METADATA_KEY: description})
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".part")
         try:
@@ -90,10 +93,14 @@ class NameTable:
                 tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118 (not a dict)
         except SafetensorError as error:
             raise ValueError(f"{file} is not a readable safetensors file ({error}): write it again") from error
-        if metadata.get("format") != _FORMAT or "embeddings" not in tensors:
-            raise ValueError(f"{file} is no vocabulary (format {metadata.get('format')!r}, expected {_FORMAT!r})")
+        description = json.loads(metadata.get(_METADATA_KEY, "{}"))
+        if description.get("version") != _VERSION or "embeddings" not in tensors:
+            raise ValueError(
+                f"{file} is no vocabulary of version {_VERSION} (metadata keys {sorted(metadata)}, tensors "
+                f"{sorted(tensors)}): write it with `Vocabulary.save` of this version"
+            )
         center = tensors.get("center")
-        names = tuple(json.loads(metadata["names"]))
+        names = tuple(description["names"])
         return names, tensors["embeddings"], None if center is None else center.float()
 
 
