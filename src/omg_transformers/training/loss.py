@@ -75,7 +75,7 @@ class SegmentationLoss:
         predictions = [_in_float32(layer) for layer in predictions]
         masks = MaskTargets(targets, device=predictions[0].mask_logits.device)
         _check_labels(masks.labels, predictions[-1].class_logits)
-        views = self._views(predictions, masks, is_matched, generator, choices)
+        views = self.views(predictions, masks, is_matched=is_matched, generator=generator, choices=choices)
         pairs = self.match(predictions, masks, views) if is_matched else [_one_to_one(masks)] * len(predictions)
         normalisers = self._normalisers(predictions, masks, pairs, is_matched)
         losses: dict[str, Tensor] = {}
@@ -124,14 +124,16 @@ class SegmentationLoss:
         return Pairs(samples.to(device), queries.to(device), rows.to(device))
 
     @torch.no_grad()
-    def _views(
+    def views(
         self,
         predictions: Sequence[QueryOutput],
         masks: MaskTargets,
-        is_matched: bool,
-        generator: torch.Generator | None,
-        choices: FixedChoices | None,
+        *,
+        is_matched: bool = True,
+        generator: torch.Generator | None = None,
+        choices: FixedChoices | None = None,
     ) -> list[_View | None]:
+        """Predicted and true masks of every layer at the places where they are compared for matching and quality."""
         if self.settings.mask_loss == "maps":
             return [self._map_view(layer, masks) for layer in predictions]
         if not is_matched and self.settings.iou_target == "matched":
