@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from omg_transformers.labels import LabelSpace, Vocabulary, builtin_label_space
 from omg_transformers.processing import OMGSegImageProcessor, OMGSegProcessor
-from omg_transformers.processing.grouping import group_by_size
+from omg_transformers.processing.grouping import group_by_key
 
 NAMES = ["person", "dog", "sofa", "couch", "grass"]
 
@@ -88,7 +88,7 @@ def test_a_picture_alone_and_in_a_batch_has_the_same_pixels():
 def test_pictures_of_equal_padded_size_are_grouped():
     processor = OMGSegImageProcessor(size={"shortest_edge": 32})
     sizes = [processor.padded_size(size) for size in [(32, 40), (40, 32), (32, 60), (64, 80)]]
-    assert group_by_size(sizes) == [[0, 2, 3], [1]]
+    assert group_by_key(sizes) == [[0, 2, 3], [1]]
     assert processor([picture(32, 60)])["pixel_values"].shape[-2:] == sizes[2]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from omg_transformers.registration import register
 
 if TYPE_CHECKING:
     from omg_transformers.processing.image_processor import OMGSegImageProcessor
@@ -23,5 +26,9 @@ __all__ = ["OMGSegImageProcessor", "OMGSegProcessor", "PictureNotFoundError", "r
 def __getattr__(name: str) -> Any:
     # Late, so that reading a picture (a data worker, `omg-seg --help`) does not import transformers.
     if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        if "transformers" in sys.modules:
+            register()
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,18 +1,17 @@
-"""Which pictures may share a batch when a backbone cannot take padding."""
+"""Which pictures may share a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-Size = tuple[int, int]
+from collections.abc import Hashable, Sequence
 
 
-def group_by_size(sizes: Sequence[Size]) -> list[list[int]]:
-    """Indices of equal sizes together, in order of first appearance; each group makes one batch without extra padding.
+def group_by_key(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Indices of equal keys together, in order of first appearance; each group may form one batch.
 
-    sizes: the input (height, width) of each picture alone, see `OMGSegImageProcessor.padded_size`.
+    For a backbone that cannot take padding, the key is the input (height, width) of each picture alone,
+    `OMGSegImageProcessor.padded_size`: then no picture of a group gets extra padding.
     """
-    groups: dict[Size, list[int]] = {}
-    for index, size in enumerate(sizes):
-        groups.setdefault(size, []).append(index)
+    groups: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
     return list(groups.values())

@@ -1,0 +1,188 @@
+"""Segments drawn over their picture: tinted masks, thin outlines, names with scores."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from omg_transformers.visualization.places import Box, deepest_point, free_place
+from omg_transformers.visualization.shades import Color, lightness, segment_colors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from omg_transformers.labels import LabelSpace
+    from omg_transformers.structures import Segments
+
+# A name is left out when its mask is nowhere as thick as this share of the letters' height: it would hide the object.
+MIN_DEPTH = 0.35
+# Below this side no letter can be read.
+MIN_SIDE_FOR_NAMES = 64
+# Stuff is tinted less, so that things stand out from it.
+STUFF_OPACITY = 0.75
+
+
+def draw_overlay(
+    picture: NDArray[np.uint8],
+    segments: Segments,
+    label_space: LabelSpace | None,
+    *,
+    frame: int = 0,
+    opacity: float = 0.45,
+    names: bool = True,
+    scores: bool = True,
+    legend: bool = False,
+) -> NDArray[np.uint8]:
+    """The picture (H, W, 3) with its segments drawn on it; with `legend`, a strip with all names is added below.
+
+    opacity: of the tint, 0 to 1; outlines and names stay. names, scores: written at the deepest point of each mask,
+    unless it is too small or another name is there. ValueError when picture and segments differ in size.
+    """
+    if picture.shape != (*segments.size, 3):
+        raise ValueError(
+            f"picture has shape {picture.shape} but the segments are for {segments.size}: draw on the picture that was "
+            "segmented, (H, W, 3) uint8"
+        )
+    colors = segment_colors(segments.labels.tolist(), label_space)
+    order = _large_first(segments, frame)
+    canvas = _tinted(picture, segments, colors, order, frame, opacity, label_space)
+    image = Image.fromarray(canvas)
+    texts = [_text(segments, index, label_space, scores) for index in range(len(segments))]
+    if names and min(segments.size) >= MIN_SIDE_FOR_NAMES:
+        _write_names(image, segments, colors, texts, order, frame)
+    result = np.asarray(image)
+    return np.concatenate([result, _legend(segments, colors, texts)]) if legend and len(segments) else result
+
+
+def _is_thing(segments: Segments, index: int, label_space: LabelSpace | None) -> bool:
+    label = int(segments.labels[index])
+    return label_space is None or label < 0 or label_space.is_thing[label]
+
+
+def _mask(segments: Segments, index: int, frame: int) -> NDArray[np.bool_]:
+    result: NDArray[np.bool_]
+    if segments.id_map is not None:
+        result = (segments.id_map[frame] == segments.ids[index]).cpu().numpy()
+        return result
+    result = segments.mask(index)[frame].cpu().numpy()
+    return result
+
+
+def _large_first(segments: Segments, frame: int) -> list[int]:
+    """Small masks are drawn over large ones, so that none disappears."""
+    areas = [int(_mask(segments, index, frame).sum()) for index in range(len(segments))]
+    return sorted(range(len(segments)), key=lambda index: -areas[index])
+
+
+def _tinted(
+    picture: NDArray[np.uint8],
+    segments: Segments,
+    colors: list[Color],
+    order: list[int],
+    frame: int,
+    opacity: float,
+    label_space: LabelSpace | None,
+) -> NDArray[np.uint8]:
+    canvas = picture.copy()
+    thickness = max(1, round(max(segments.size) / 700))
+    for index in order:
+        mask = _mask(segments, index, frame)
+        window = _window(mask, thickness)
+        if window is None:
+            continue
+        inside, target = mask[window], canvas[window]
+        color = np.array(colors[index], np.float32)
+        share = opacity if _is_thing(segments, index, label_space) else opacity * STUFF_OPACITY
+        target[inside] = (picture[window][inside] * (1 - share) + color * share + 0.5).astype(np.uint8)
+        # Half way to white: an outline of the tint's own colour would drown in it.
+        target[_outline(inside, thickness)] = (color * 0.55 + 255 * 0.45).astype(np.uint8)
+    return canvas
+
+
+def _window(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice] | None:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    return (
+        slice(max(0, int(rows[0]) - margin), int(rows[-1]) + 1 + margin),
+        slice(max(0, int(columns[0]) - margin), int(columns[-1]) + 1 + margin),
+    )
+
+
+def _outline(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
+    """Pixels of the mask within `thickness` of its edge; the picture's edge is none."""
+    core = mask.copy()
+    for _ in range(thickness):
+        inner = core.copy()
+        inner[1:] &= core[:-1]
+        inner[:-1] &= core[1:]
+        inner[:, 1:] &= core[:, :-1]
+        inner[:, :-1] &= core[:, 1:]
+        core = inner
+    return mask & ~core
+
+
+def _text(segments: Segments, index: int, label_space: LabelSpace | None, scores: bool) -> str:
+    label = int(segments.labels[index])
+    name = label_space.names[label] if label_space is not None and label >= 0 else f"#{int(segments.ids[index])}"
+    return f"{name} {float(segments.scores[index]):.0%}" if scores else name
+
+
+@cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+def _font_size(size: tuple[int, int]) -> int:
+    return max(11, round((size[0] * size[1]) ** 0.5 / 38))
+
+
+def _write_names(
+    image: Image.Image, segments: Segments, colors: list[Color], texts: list[str], order: list[int], frame: int
+) -> None:
+    draw = ImageDraw.Draw(image)
+    size = _font_size(segments.size)
+    stroke = max(1, round(size / 9))
+    taken: list[Box] = []
+    for index in order:
+        mask = _mask(segments, index, frame)
+        place = deepest_point(mask)
+        if place is None or place[2] < size * MIN_DEPTH:
+            continue
+        font = _font(size)
+        left, top, right, bottom = draw.textbbox((0, 0), texts[index], font=font, stroke_width=stroke)
+        extent = (int(right - left) + 1, int(bottom - top) + 1)
+        box = free_place(place[:2], extent, taken, mask)
+        if box is None:
+            continue
+        taken.append(box)
+        fill, edge = _readable(colors[index])
+        draw.text((box[0] - left, box[1] - top), texts[index], fill, font, stroke_width=stroke, stroke_fill=edge)
+
+
+def _readable(color: Color) -> tuple[Color, Color]:
+    """Letters and their outline: white on the darkened colour of the segment, readable on any picture."""
+    strength = 0.35 if lightness(color) > 0.5 else 0.5
+    edge = (round(color[0] * strength), round(color[1] * strength), round(color[2] * strength))
+    return (255, 255, 255), edge
+
+
+def _legend(segments: Segments, colors: list[Color], texts: list[str]) -> NDArray[np.uint8]:
+    """A white strip of the picture's width: a swatch and a name per segment, in as many columns as fit."""
+    width = segments.size[1]
+    size = _font_size(segments.size)
+    row, swatch = round(size * 1.5), size
+    font = _font(size)
+    cell = max(1, max(int(font.getlength(text)) for text in texts) + swatch * 2)
+    columns = max(1, width // cell)
+    rows = -(-len(texts) // columns)
+    image = Image.new("RGB", (width, rows * row + swatch // 2), "white")
+    draw = ImageDraw.Draw(image)
+    for index, text in enumerate(texts):
+        x, y = (index % columns) * cell + swatch // 2, (index // columns) * row + swatch // 4
+        draw.rectangle((x, y, x + swatch - 1, y + swatch - 1), fill=colors[index])
+        draw.text((x + round(swatch * 1.4), y + swatch // 2), text, "black", font, anchor="lm")
+    return np.asarray(image)

@@ -1,0 +1,54 @@
+"""Where a name fits: the deepest point of a mask, and free places around it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Box = tuple[int, int, int, int]
+
+# Distances are measured on a mask reduced to this many pixels a side: names need no pixel's precision.
+MEASURED_SIDE = 192
+
+
+def deepest_point(mask: NDArray[np.bool_]) -> tuple[int, int, float] | None:
+    """(x, y) farthest from the outside of the mask and of the picture, and that distance; None for an empty mask."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    window = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    step = max(1, -(-max(window.shape) // MEASURED_SIDE))
+    reduced = window[step // 2 :: step, step // 2 :: step]
+    if not reduced.any():
+        step, reduced = 1, window
+    depth: NDArray[Any] = ndimage.distance_transform_edt(np.pad(reduced, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    offset = step // 2 if step > 1 else 0
+    x, y = int(columns[0]) + int(column) * step + offset, int(rows[0]) + int(row) * step + offset
+    return x, y, float(depth.max()) * step
+
+
+def free_place(center: tuple[int, int], size: tuple[int, int], taken: list[Box], mask: NDArray[np.bool_]) -> Box | None:
+    """A box (x1, y1, x2, y2) of `size` (width, height) at `center`, or above or below it, clear of `taken`.
+
+    The box stays inside the picture and its middle inside the mask. None: there is no such place near.
+    """
+    width, height = size
+    for shift in (0, -1.1, 1.1, -2.2, 2.2):
+        left = min(max(center[0] - width // 2, 0), mask.shape[1] - width)
+        top = round(center[1] - height / 2 + shift * height)
+        top = min(max(top, 0), mask.shape[0] - height)
+        box = (left, top, left + width, top + height)
+        is_inside = left >= 0 and top >= 0 and (shift == 0 or mask[top + height // 2, center[0]])
+        if is_inside and not any(_overlap(box, other) for other in taken):
+            return box
+    return None
+
+
+def _overlap(first: Box, second: Box) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
