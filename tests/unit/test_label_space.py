@@ -169,6 +169,8 @@ def test_from_names_refuses_a_thing_that_is_no_name():
         (["person", ""], ValueError, "names[1] is ''"),
         (["person", "sofa|"], ValueError, "names[1] is 'sofa|'"),
         (["person", "Person"], ValueError, "repeats 'Person'"),
+        (["traffic light", "traffic_light"], ValueError, "repeats 'traffic_light'"),
+        (["__"], ValueError, "names[0] is '__'"),
         (["couch", "sofa|Couch"], ValueError, "repeats 'Couch', already used by 'couch'"),
         (["sofa|sofa"], ValueError, "repeats 'sofa'"),
         (["person, dog"], ValueError, "with a comma"),
@@ -223,8 +225,8 @@ def test_only_davis_is_class_agnostic():
 @pytest.mark.parametrize("name", sorted(OFFICIAL))
 def test_built_in_texts_are_those_of_the_original(name, official):
     lists = official[OFFICIAL[name]]
-    things = {split_names(entry) for entry in lists.get("thing_classes", lists["classes"])}
-    stuff = {split_names(entry) for entry in lists.get("stuff_classes", [])}
+    things = {tuple(dict.fromkeys(split_names(entry))) for entry in lists.get("thing_classes", lists["classes"])}
+    stuff = {tuple(dict.fromkeys(split_names(entry))) for entry in lists.get("stuff_classes", [])}
     classes = builtin_label_space(name).classes
     assert {label.prompts for label in classes if label.is_thing} == things
     assert {label.prompts for label in classes if not label.is_thing} == stuff
@@ -337,7 +339,7 @@ def test_a_class_agnostic_space_adds_no_class():
         ("Cat_or_Dog", ("cat", "dog")),
         ("cell phone/mobile", ("cell phone", "mobile")),
         ("traffic_light", ("traffic light",)),
-        ("a, b ,,a", ("a", "b")),
+        ("a, b ,,a", ("a", "b", "a")),
     ],
 )
 def test_split_names_reads_the_spellings_of_data_sets(text, parts):

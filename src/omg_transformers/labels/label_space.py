@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from omg_transformers.labels.colors import distinct_colors
-from omg_transformers.labels.names import loose_name, nearest_hint
+from omg_transformers.labels.names import clean_name, loose_name, nearest_hint
 
 Color = tuple[int, int, int]
 
@@ -29,7 +29,7 @@ class LabelClass:
     dataset_name: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
+        if not isinstance(self.name, str) or not clean_name(self.name):
             raise ValueError(f"a class has the name {self.name!r}: give every class a non-empty text")
         object.__setattr__(self, "synonyms", _checked_synonyms(self.name, self.synonyms))
         object.__setattr__(self, "color", _checked_color(self.name, self.color))
@@ -121,7 +121,7 @@ class LabelSpace:
             for index, label in enumerate(self.classes):
                 texts = getattr(label, kind)
                 for text in (texts,) if isinstance(texts, str) else texts:
-                    exact.setdefault(text.casefold(), index)
+                    exact.setdefault(clean_name(text), index)
         return exact
 
     @cached_property
@@ -137,7 +137,7 @@ class LabelSpace:
 
     def find(self, text: str) -> int | None:
         """Like `index`, but None for an unknown text."""
-        found = self._index_of_text.get(text.strip().casefold())
+        found = self._index_of_text.get(clean_name(text))
         return self._index_of_loose_text.get(loose_name(text)) if found is None else found
 
     def index(self, text: str) -> int:
@@ -205,7 +205,7 @@ def _checked_synonyms(name: str, synonyms: Iterable[str]) -> tuple[str, ...]:
         raise TypeError(f"class {name!r} has synonyms={synonyms!r}: give a tuple of texts, not one text")
     checked = tuple(synonyms)
     for synonym in checked:
-        if not isinstance(synonym, str) or not synonym.strip():
+        if not isinstance(synonym, str) or not clean_name(synonym):
             raise ValueError(f"class {name!r} has the synonym {synonym!r}: give non-empty texts")
     return checked
 
@@ -231,13 +231,13 @@ def _check_texts(space: str, classes: Sequence[LabelClass]) -> None:
     owners: dict[tuple[bool, str], int] = {}
     for index, label in enumerate(classes):
         for text in label.prompts:
-            owner = owners.setdefault((label.is_thing, text.strip().casefold()), index)
+            owner = owners.setdefault((label.is_thing, clean_name(text)), index)
             if owner != index:
                 raise ValueError(
                     f"label space {space!r} uses {text!r} for class {owner} ({classes[owner].name!r}) and for "
                     f"class {index} ({label.name!r}): remove it from one of them, or join the two classes"
                 )
-        if len({text.strip().casefold() for text in label.prompts}) < len(label.prompts):
+        if len({clean_name(text) for text in label.prompts}) < len(label.prompts):
             raise ValueError(f"label space {space!r}: class {label.name!r} repeats a text in {label.prompts}: drop it")
 
 
@@ -266,7 +266,7 @@ def _parse_names(names: Sequence[str]) -> list[tuple[str, ...]]:
         if not isinstance(entry, str):
             raise TypeError(f"names[{position}] is {entry!r}: give a text")
         group = tuple(part.strip() for part in entry.split("|"))
-        if not all(group):
+        if not all(clean_name(text) for text in group):
             raise ValueError(
                 f"names[{position}] is {entry!r}: a name or synonym is empty; write 'name' or 'name|synonym'"
             )
@@ -276,12 +276,12 @@ def _parse_names(names: Sequence[str]) -> list[tuple[str, ...]]:
                 "and write synonyms as 'sofa|couch'"
             )
         for text in group:
-            if text.casefold() in owner:
+            if clean_name(text) in owner:
                 raise ValueError(
-                    f"names[{position}] {entry!r} repeats {text!r}, already used by {owner[text.casefold()]!r} "
-                    "(case does not count): every name and synonym may stand once"
+                    f"names[{position}] {entry!r} repeats {text!r}, already used by {owner[clean_name(text)]!r} "
+                    "(case and underscores do not count): every name and synonym may stand once"
                 )
-            owner[text.casefold()] = entry
+            owner[clean_name(text)] = entry
         groups.append(group)
     if not groups:
         raise ValueError("names is empty: give at least one class name")
@@ -295,9 +295,9 @@ def _thing_flags(groups: Sequence[tuple[str, ...]], things: Iterable[str] | None
         return [known_thing_flag(group) is not False for group in groups]
     if isinstance(things, str):
         raise TypeError(f"things is the text {things!r}: give a list of names")
-    wanted = {thing.strip().casefold(): thing for thing in things}
-    known = {text.casefold() for group in groups for text in group}
+    wanted = {clean_name(thing): thing for thing in things}
+    known = {clean_name(text) for group in groups for text in group}
     for key, thing in wanted.items():
         if key not in known:
             raise ValueError(f"things names {thing!r}, which is not among the names{nearest_hint(thing, known)}")
-    return [any(text.casefold() in wanted for text in group) for group in groups]
+    return [any(clean_name(text) in wanted for text in group) for group in groups]

@@ -15,11 +15,11 @@ _SUFFIXES = frozenset({"merged", "other", "stuff"})
 def split_names(text: str) -> tuple[str, ...]:
     """The synonyms in one class name of a data set: "Cat_or_Dog", "cat/dog", "cat,dog" all give ("cat", "dog").
 
-    Lower case, underscores become spaces, order kept. Empty parts and repeats are dropped.
+    Lower case, underscores become spaces, order and repeats kept as in the original; empty parts are dropped.
     """
     text = text.replace("_or_", ",").replace("/", ",").replace("_", " ").lower()
     parts = (part.strip() for part in text.split(","))
-    return tuple(dict.fromkeys(part for part in parts if part))
+    return tuple(part for part in parts if part)
 
 
 def clean_name(name: str) -> str:
