@@ -39,14 +39,16 @@ def make_question(
     class_embeds: Tensor | None,
     size: tuple[int, int],
     generator: torch.Generator,
+    with_classes: bool = False,
 ) -> Question:
     """What `head` asks about clips whose annotations are at the padded input `size`.
 
+    with_classes: teach the names of segments also through a head that does not use them.
     Raises TypeError for a head whose query type is not "learned" and that cannot make query inputs.
     """
     targets = [head.targets(annotation) for annotation in annotations]
     inputs: dict[str, Any] = {"query_type": head.spec.query_type}
-    if head.spec.has_classes:
+    if head.spec.has_classes or with_classes:
         inputs["class_embeds"] = class_embeds
     if isinstance(head, MakesQueryInputs):
         inputs["query_inputs"], targets = head.query_inputs(targets, size=size, generator=generator)
