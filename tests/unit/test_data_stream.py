@@ -150,6 +150,7 @@ def test_the_state_of_another_mix_is_refused():
         ({"batch_size": 0}, "batch_size is 0"),
         ({"rank": 2, "world_size": 2}, "rank is 2 of world_size 2"),
         ({"num_workers": -1}, "num_workers is -1"),
+        ({"seed": -1}, "seed is -1"),
         ({"on_error": "hide"}, "on_error is 'hide'"),
     ],
 )

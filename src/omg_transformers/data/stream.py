@@ -76,6 +76,8 @@ class MixedStream:
             raise ValueError(f"batch_size is {batch_size}: expected at least 1 sample per process")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank} of world_size {world_size}: expected 0 <= rank < world_size")
+        if seed < 0:
+            raise ValueError(f"seed is {seed}: expected 0 or more")
         if num_workers < 0:
             raise ValueError(f"num_workers is {num_workers}: expected 0 (this process) or more")
         self.parts = tuple(parts)
