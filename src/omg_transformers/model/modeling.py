@@ -64,6 +64,7 @@ class OMGSegPreTrainedModel(PreTrainedModel):
     """Loading, saving and initial weights."""
 
     config: OMGSegConfig
+    config_class = OMGSegConfig
     base_model_prefix = "model"
     main_input_name = "pixel_values"
     input_modalities = ("image", "video")
