@@ -157,3 +157,12 @@ class ClickHead:
 
     def example_annotation(self, *, seed, size, num_classes):
         return stripes(seed=seed, size=size, num_classes=num_classes)
+
+
+class ClipHead(RegionHead):
+    """The region head for clips."""
+
+    spec = HeadSpec(name="clip_region", is_video=True)
+
+    def example_annotation(self, *, seed, size, num_classes):
+        return stripes(seed=seed, size=size, num_classes=num_classes, num_frames=3)

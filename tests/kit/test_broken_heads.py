@@ -6,6 +6,7 @@ import pytest
 import torch
 from correct_heads import ClickHead, OverlapMetric, RegionHead, resized_probs, stripes
 
+from omg_transformers.ops.masks import encode_masks
 from omg_transformers.structures import QueryOutput, QueryTargets, Segments
 from omg_transformers.testing import check_task_head, head_checks, parametrize_with_head_checks
 
@@ -295,3 +296,16 @@ def test_parametrize_turns_a_head_that_does_not_load_into_one_failing_test():
     assert case.id == "no_such_head-loads"
     with pytest.raises(LookupError, match="no_such_head"):
         check(head)
+
+
+class DrawsHairlines(RegionHead):
+    def example_annotation(self, *, seed, size, num_classes):
+        annotation = super().example_annotation(seed=seed, size=size, num_classes=num_classes)
+        hairline = torch.zeros((1, *size), dtype=torch.bool)
+        hairline[:, 10:, 3 + seed] = True
+        return replace(annotation, segments=(replace(annotation.segments[0], masks=encode_masks(hairline)),))
+
+
+def test_an_example_too_thin_for_the_crowd_check_is_told_so():
+    with pytest.raises(AssertionError, match="two pixels wide"):
+        check_task_head(DrawsHairlines())

@@ -1,12 +1,12 @@
-"""The kit lets correct heads pass: with and without classes, learned queries and questions, maps and run lengths."""
+"""The kit lets correct heads pass: with and without classes, learned queries and questions, pictures and clips."""
 
 import pytest
-from correct_heads import ClickHead, RegionHead
+from correct_heads import ClickHead, ClipHead, RegionHead
 
 from omg_transformers.testing import check_task_head, head_checks, parametrize_with_head_checks
 
 
-@parametrize_with_head_checks(RegionHead(), ClickHead())
+@parametrize_with_head_checks(RegionHead(), ClickHead(), ClipHead())
 def test_a_correct_head_passes(head, check):
     check(head)
 

@@ -214,3 +214,7 @@ def test_a_broken_query_encoder_is_an_error_that_names_its_origin(install, name,
     with pytest.raises(HeadLoadError, match=rf"'{name}' from omg-stranger 1\.2 .*{message}"):
         plugins.load_query_encoder(name)
     assert list(plugins.failed_query_encoders()) == [name]
+
+
+def test_one_error_class_covers_every_kind_of_plug_in():
+    assert issubclass(HeadLoadError, plugins.PluginLoadError)

@@ -10,6 +10,7 @@ from omg_transformers.plugins.contract import (
 )
 from omg_transformers.plugins.discovery import (
     HeadLoadError,
+    PluginLoadError,
     PluginOrigin,
     available_heads,
     available_query_encoders,
@@ -27,6 +28,7 @@ __all__ = [
     "HeadSpec",
     "MakesQueryInputs",
     "Metric",
+    "PluginLoadError",
     "PluginOrigin",
     "QueryEncoder",
     "TaskHead",

@@ -24,8 +24,12 @@ HEADS_VARIABLE = "OMG_HEADS"
 PluginT = TypeVar("PluginT")
 
 
-class HeadLoadError(RuntimeError):
-    """A plug-in, head or query encoder, is installed but cannot be used. Names its distribution, version and object."""
+class PluginLoadError(RuntimeError):
+    """A plug-in is installed but cannot be used. The message names its distribution, version and object."""
+
+
+class HeadLoadError(PluginLoadError):
+    """A task head, or the query encoder that a head brings, is installed but cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)

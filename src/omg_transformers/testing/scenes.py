@@ -138,6 +138,10 @@ def with_unknown_regions(annotation: Annotation) -> tuple[Annotation, Tensor, Te
     objects = [i for i in masks if not annotation.segments[i].is_crowd]
     things = [i for i in objects if annotation.is_thing[annotation.segments[i].category_id]]
     widest = max(things or objects, key=lambda i: len(columns[i]))
+    if len(columns[widest]) < 2:
+        raise AssertionError(
+            "no segment of example_annotation is two pixels wide below its fourth row: draw larger ones"
+        )
     is_right = torch.zeros_like(void)
     is_right[..., int(columns[widest][len(columns[widest]) // 2]) :] = True
     segments = []
