@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from transformers import Pipeline
 
 from omg_transformers.labels import LabelSpace
@@ -27,10 +28,14 @@ QUERY_INPUTS = "query_inputs"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of every picture. label_space: None when the head needs no classes. options: the head's own."""
+    """What is asked of every picture. options: the head's own.
+
+    label_space, class_embeds (K, P, D): None when the head needs no classes.
+    """
 
     head: TaskHead
     label_space: LabelSpace | None
+    class_embeds: Tensor | None
     options: dict[str, Any]
 
 
@@ -82,7 +87,8 @@ class OMGSegPipeline(Pipeline):
             raise ValueError(f"task {head.spec.name!r} needs class names and this model has none: pass labels=[...]")
         _check_options(head, options)
         defaults = (getattr(self.model.config, "head_options", None) or {}).get(head.spec.name, {})
-        return Request(head, space, {**defaults, **options})
+        class_embeds = None if space is None else self._processor().class_embeds(space)
+        return Request(head, space, class_embeds, {**defaults, **options})
 
     def resolve_labels(self, labels: Labels | None) -> LabelSpace | None:
         """The label space of a call: names, one of the checkpoint's spaces by name, a built-in one, or the default."""
@@ -169,11 +175,9 @@ class OMGSegPipeline(Pipeline):
         processor, head, space = self._processor(), request.head, request.label_space
         prompts = {name: [item[name] for item in items] for name in PROMPTS if name in items[0]}
         inputs = processor([item["picture"] for item in items], **prompts)
-        class_embeds = None if space is None else processor.class_embeds(space)
-        if class_embeds is not None:
-            inputs["class_embeds"] = class_embeds
-        else:
-            inputs.pop("class_embeds", None)
+        inputs.pop("class_embeds", None)
+        if request.class_embeds is not None:
+            inputs["class_embeds"] = request.class_embeds
         sizes = [tuple(size) for size in inputs.pop("original_sizes").tolist()]
         asked = {"query_type": head.spec.query_type, QUERY_INPUTS: items[0].get(QUERY_INPUTS)}
         asked = self._ensure_tensor_on_device(asked, self.device)

@@ -47,56 +47,55 @@ def draw_overlay(
             "segmented, (H, W, 3) uint8"
         )
     colors = segment_colors(segments.labels.tolist(), label_space)
-    order = _large_first(segments, frame)
-    canvas = _tinted(picture, segments, colors, order, frame, opacity, label_space)
-    image = Image.fromarray(canvas)
+    masks = _Frame(segments, frame)
+    order = masks.large_first()
+    shares = [opacity * (1 if _is_thing(label, label_space) else STUFF_OPACITY) for label in segments.labels.tolist()]
+    image = Image.fromarray(_tinted(picture, masks, colors, order, shares))
     texts = [_text(segments, index, label_space, scores) for index in range(len(segments))]
     if names and min(segments.size) >= MIN_SIDE_FOR_NAMES:
-        _write_names(image, segments, colors, texts, order, frame)
+        _write_names(image, masks, colors, texts, order)
     result = np.asarray(image)
     return np.concatenate([result, _legend(segments, colors, texts)]) if legend and len(segments) else result
 
 
-def _is_thing(segments: Segments, index: int, label_space: LabelSpace | None) -> bool:
-    label = int(segments.labels[index])
+def _is_thing(label: int, label_space: LabelSpace | None) -> bool:
     return label_space is None or label < 0 or label_space.is_thing[label]
 
 
-def _mask(segments: Segments, index: int, frame: int) -> NDArray[np.bool_]:
-    result: NDArray[np.bool_]
-    if segments.id_map is not None:
-        result = (segments.id_map[frame] == segments.ids[index]).cpu().numpy()
+class _Frame:
+    """The masks of one frame, made when asked for: all of them at once would not fit for a 4K picture."""
+
+    def __init__(self, segments: Segments, frame: int) -> None:
+        self._segments, self._number = segments, frame
+        self._ids = segments.ids.tolist()
+        self._id_map = None if segments.id_map is None else segments.id_map[frame].cpu().numpy()
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        if self._id_map is not None:
+            return self._id_map == self._ids[index]
+        result: NDArray[np.bool_] = self._segments.mask(index)[self._number].cpu().numpy()
         return result
-    result = segments.mask(index)[frame].cpu().numpy()
-    return result
 
-
-def _large_first(segments: Segments, frame: int) -> list[int]:
-    """Small masks are drawn over large ones, so that none disappears."""
-    areas = [int(_mask(segments, index, frame).sum()) for index in range(len(segments))]
-    return sorted(range(len(segments)), key=lambda index: -areas[index])
+    def large_first(self) -> list[int]:
+        """Small masks are drawn over large ones, so that none disappears."""
+        areas = [np.count_nonzero(self.mask(index)) for index in range(len(self._ids))]
+        return sorted(range(len(areas)), key=lambda index: -areas[index])
 
 
 def _tinted(
-    picture: NDArray[np.uint8],
-    segments: Segments,
-    colors: list[Color],
-    order: list[int],
-    frame: int,
-    opacity: float,
-    label_space: LabelSpace | None,
+    picture: NDArray[np.uint8], masks: _Frame, colors: list[Color], order: list[int], shares: list[float]
 ) -> NDArray[np.uint8]:
     canvas = picture.copy()
-    thickness = max(1, round(max(segments.size) / 700))
+    thickness = max(1, round(max(picture.shape) / 700))
     for index in order:
-        mask = _mask(segments, index, frame)
+        mask = masks.mask(index)
         window = _window(mask, thickness)
         if window is None:
             continue
         inside, target = mask[window], canvas[window]
         color = np.array(colors[index], np.float32)
-        share = opacity if _is_thing(segments, index, label_space) else opacity * STUFF_OPACITY
-        target[inside] = (picture[window][inside] * (1 - share) + color * share + 0.5).astype(np.uint8)
+        tint = picture[window][inside] * np.float32(1 - shares[index]) + color * np.float32(shares[index])
+        target[inside] = (tint + np.float32(0.5)).astype(np.uint8)
         # Half way to white: an outline of the tint's own colour would drown in it.
         target[_outline(inside, thickness)] = (color * 0.55 + 255 * 0.45).astype(np.uint8)
     return canvas
@@ -140,15 +139,13 @@ def _font_size(size: tuple[int, int]) -> int:
     return max(11, round((size[0] * size[1]) ** 0.5 / 38))
 
 
-def _write_names(
-    image: Image.Image, segments: Segments, colors: list[Color], texts: list[str], order: list[int], frame: int
-) -> None:
+def _write_names(image: Image.Image, masks: _Frame, colors: list[Color], texts: list[str], order: list[int]) -> None:
     draw = ImageDraw.Draw(image)
-    size = _font_size(segments.size)
+    size = _font_size((image.height, image.width))
     stroke = max(1, round(size / 9))
     taken: list[Box] = []
     for index in order:
-        mask = _mask(segments, index, frame)
+        mask = masks.mask(index)
         place = deepest_point(mask)
         if place is None or place[2] < size * MIN_DEPTH:
             continue

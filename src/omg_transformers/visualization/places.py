@@ -27,7 +27,9 @@ def deepest_point(mask: NDArray[np.bool_]) -> tuple[int, int, float] | None:
     if not reduced.any():
         step, reduced = 1, window
     depth: NDArray[Any] = ndimage.distance_transform_edt(np.pad(reduced, 1))[1:-1, 1:-1]
-    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    # Of a long shape's many deep points, the middle one.
+    deep = np.argwhere(depth >= 0.95 * depth.max())
+    row, column = deep[((deep - deep.mean(0)) ** 2).sum(1).argmin()]
     offset = step // 2 if step > 1 else 0
     x, y = int(columns[0]) + int(column) * step + offset, int(rows[0]) + int(row) * step + offset
     return x, y, float(depth.max()) * step

@@ -1,0 +1,159 @@
+"""Segment pictures, or folders of them: overlays with names and scores, PNGs of ids and classes, COCO JSON."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omg_transformers.cli.results import ResultFolder
+    from omg_transformers.inference import OMGSegPipeline
+
+SUMMARY = "segment pictures"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Pictures, what to ask, and where to put the answers."""
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="pictures, or folders of pictures")
+    parser.add_argument("--out", type=Path, default=Path("omg_seg_output"), help="output folder (%(default)s)")
+    parser.add_argument("--task", help="a task head, see `omg-seg heads` (the model's own default)")
+    parser.add_argument(
+        "--labels",
+        help='names with commas, synonyms with |: "person, sofa|couch, grass"; or the name of a label space',
+    )
+    parser.add_argument("--model", help="folder of a model (the small one inside this package)")
+    parser.add_argument("--threshold", type=_score, help="leave out what scores below, 0 to 1 (the task's own)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (a GPU if there is one)")
+    parser.add_argument("--batch-size", type=_count, default=1, help="pictures per forward pass (%(default)s)")
+    parser.add_argument("--legend", action="store_true", help="list the names below each overlay")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Segment all pictures. 1 when one of them failed; the others are done nevertheless, and it is named."""
+    from omg_transformers.cli.folders import find_pictures, prepare_folder, unique_names
+    from omg_transformers.processing.pictures import PICTURE_SUFFIXES
+
+    paths = find_pictures(options.images, PICTURE_SUFFIXES)
+    prepare_folder(options.out)
+    pipeline = _load_pipeline(options.model, options.device)
+    question = {"task": options.task, "labels": read_labels(options.labels), "threshold": options.threshold}
+    question = {name: value for name, value in question.items() if value is not None}
+    request = pipeline.request(**question)  # wrong names and tasks end here, before any picture is read
+    from omg_transformers.cli.results import ResultFolder
+
+    results = ResultFolder(options.out, request.label_space, legend=options.legend)
+    named = list(zip(paths, unique_names(paths), strict=True))
+    failures: dict[Path, str] = {}
+    try:
+        for batch in _batches(named, options.batch_size):
+            failures.update(_segment_batch(pipeline, batch, question, results))
+    finally:
+        results.finish()
+    done = len(paths) - len(failures)
+    print(f"{done} of {len(paths)} pictures segmented: {options.out}")
+    for path, reason in failures.items():
+        print(f"failed: {path}: {reason}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def read_labels(text: str | None) -> list[str] | str | None:
+    """Names as the user typed them: a list, or one text that may name a label space."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if len(names) == 1 and names[0] and "|" not in names[0]:
+        return _space_or_list(names[0])
+    return names
+
+
+def _space_or_list(name: str) -> list[str] | str:
+    from omg_transformers.labels import builtin_label_space_names
+
+    # Class names hold no underscore; names of label spaces that are not built in come from the checkpoint.
+    return name if name in builtin_label_space_names() or "_" in name else [name]
+
+
+def _load_pipeline(model: str | None, device: str | None) -> OMGSegPipeline:
+    import torch
+    from transformers.utils import logging
+
+    from omg_transformers import OMGSegModel, OMGSegPipeline, OMGSegProcessor, default_checkpoint
+
+    source = str(default_checkpoint()) if model is None else model
+    if not (Path(source) / "config.json").is_file() and (Path(source).exists() or len(Path(source).parts) != 2):
+        raise ValueError(f"there is no model in {source!r}: --model is a folder with config.json and model.safetensors")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device} cannot be used ({error}): try cpu, or see `omg-seg doctor`") from error
+    logging.disable_progress_bar()
+    processor = OMGSegProcessor.from_pretrained(source)
+    loaded, report = OMGSegModel.from_pretrained(source, output_loading_info=True)
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers would only warn, and the answers would be noise
+        raise ValueError(
+            f"the weights in {source!r} lack {len(missing)} tensors ({', '.join(missing[:3])} ...): they do not belong to "
+            "their config.json"
+        )
+    return OMGSegPipeline(model=loaded.eval(), processor=processor, device=torch.device(device))
+
+
+def _batches(named: Sequence[tuple[Path, str]], size: int) -> Iterator[Sequence[tuple[Path, str]]]:
+    """Batches, with a progress bar when there is more than one picture."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(named), unit="picture", disable=len(named) < 2) as bar:
+        for start in range(0, len(named), size):
+            batch = named[start : start + size]
+            yield batch
+            bar.update(len(batch))
+
+
+def _segment_batch(
+    pipeline: OMGSegPipeline, batch: Sequence[tuple[Path, str]], question: dict[str, Any], results: ResultFolder
+) -> dict[Path, str]:
+    """Segment and write one batch; returns what failed. A full disk is no picture's fault: OSError goes on."""
+    from omg_transformers.processing.pictures import read_picture
+
+    failures: dict[Path, str] = {}
+    pictures = {}
+    for path, name in batch:
+        try:
+            pictures[path, name] = read_picture(path)
+        except ValueError as error:
+            failures[path] = _one_line(error)
+    answers: Sequence[Any] = []
+    with contextlib.suppress(RuntimeError, ValueError):  # out of memory, say: then one by one
+        answers = pipeline.segment(list(pictures.values()), **question)
+    for index, ((path, name), picture) in enumerate(pictures.items()):
+        try:
+            segments = answers[index] if answers else pipeline.segment([picture], **question)[0]
+        except (RuntimeError, ValueError) as error:
+            failures[path] = _one_line(error)
+            continue
+        results.add(name, picture, segments)
+    return failures
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _score(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a score from 0 to 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
+    return value
