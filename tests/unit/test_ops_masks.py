@@ -13,10 +13,13 @@ from omg_transformers.ops.masks import (
     encode_mask,
     encode_masks,
     encode_window,
+    join_frames,
     mask_iou,
     rle_area,
     rle_box,
     rle_iou,
+    stack_rles,
+    union_of_rles,
 )
 
 SIZES = [(1, 1), (1, 7), (9, 1), (5, 8)]
@@ -132,3 +135,18 @@ def test_overlap_with_a_crowd_is_measured_against_the_first_mask():
 
 def test_rle_iou_without_masks_is_an_empty_table():
     assert rle_iou([], [encode_mask(torch.ones(1, 1))]).shape == (0, 1)
+
+
+def test_segments_are_stacked_and_joined():
+    first, second = (encode_masks(torch.tensor([row])) for row in ([[1, 0, 0]], [[0, 0, 1]]))
+    assert stack_rles([first, second], 1, (1, 3)).int().tolist() == [[[[1, 0, 0]]], [[[0, 0, 1]]]]
+    assert union_of_rles([first, second], 1, (1, 3)).int().tolist() == [[[1, 0, 1]]]
+    assert stack_rles([], 2, (1, 3)).shape == (0, 2, 1, 3)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.4, 1.0])
+def test_frames_are_joined_side_by_side(density, generator):
+    masks = torch.rand((4, 3, 5), generator=generator) < density
+    masks[1] = False
+    joined = join_frames(encode_masks(masks), (3, 5))
+    assert joined == encode_mask(torch.cat(list(masks), dim=1))
