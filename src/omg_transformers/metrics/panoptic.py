@@ -10,7 +10,7 @@ import numpy as np
 from omg_transformers.metrics.maps import id_map_of, paint_segments, require_classes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -48,13 +48,14 @@ def count_matches(
     truth_classes: Mapping[int, int],
     *,
     num_classes: int,
-    crowd_ids: Collection[int] = (),
+    crowd_ids: Sequence[int] = (),
 ) -> PanopticCounts:
     """Match the segments of one picture or clip: same class and IoU above 0.5.
 
     prediction, truth: id maps of one shape, 0 = void. *_classes: class of each id that occurs. crowd_ids: ids of
     `truth` that are crowds: they are never matched or missed. The void part of a prediction is left out of its union,
-    and one that lies mostly in void or in crowds of its class is not counted at all.
+    and one that lies mostly in void or in a crowd of its class is not counted at all; of several crowds of a class
+    only the last one excuses predictions, as in panopticapi.
     """
     counts = PanopticCounts.zeros(num_classes)
     overlaps = _overlaps(prediction, truth)
@@ -74,10 +75,11 @@ def count_matches(
             matched.add(predicted)
     for actual in true_area.keys() - matched_truth - {VOID} - set(crowd_ids):
         counts.false_negatives[truth_classes[actual]] += 1
+    crowd_of_class = {truth_classes[crowd]: crowd for crowd in crowd_ids}
     for predicted in predicted_area.keys() - matched - {VOID}:
         label = prediction_classes[predicted]
-        crowds = (overlaps.get((predicted, crowd), 0) for crowd in crowd_ids if truth_classes[crowd] == label)
-        ignored = overlaps.get((predicted, VOID), 0) + sum(crowds)
+        in_crowd = overlaps.get((predicted, crowd_of_class[label]), 0) if label in crowd_of_class else 0
+        ignored = overlaps.get((predicted, VOID), 0) + in_crowd
         if ignored / predicted_area[predicted] <= 0.5:
             counts.false_positives[label] += 1
     return counts
@@ -109,20 +111,15 @@ class PanopticQuality:
         require_classes(annotation, self.num_classes)
         self._remember_things(annotation.is_thing)
         ids = id_map_of(prediction, annotation)
-        numbered = list(enumerate(annotation.segments, 1))
-        nameless = {number for number, segment in numbered if segment.category_id < 0}
-        crowds = {number for number, segment in numbered if segment.is_crowd} - nameless
-        order = sorted(numbered, key=lambda item: not item[1].is_crowd)
-        truth = paint_segments(
-            ((VOID if number in nameless else number, segment.masks) for number, segment in order), ids.shape
-        )
-        classes = dict(zip(prediction.ids.tolist(), prediction.labels.tolist(), strict=True))
+        truth, classes, crowds = _numbered(annotation)
+        predicted = dict(zip(prediction.ids.tolist(), prediction.labels.tolist(), strict=True))
+        nameless = [number for number, label in predicted.items() if label < 0]
         self.counts.add(
             count_matches(
-                np.where(np.isin(ids, [number for number, label in classes.items() if label < 0]), VOID, ids),
+                np.where(np.isin(ids, nameless), VOID, ids),
                 truth,
+                predicted,
                 classes,
-                {number: segment.category_id for number, segment in numbered},
                 num_classes=self.num_classes,
                 crowd_ids=crowds,
             )
@@ -147,6 +144,23 @@ class PanopticQuality:
         if self.is_thing is not None and self.is_thing != tuple(is_thing):
             raise ValueError("annotations disagree about which classes are things: score each label space by itself")
         self.is_thing = tuple(is_thing)
+
+
+def _numbered(annotation: Annotation) -> tuple[NDArray[np.int32], dict[int, int], list[int]]:
+    """The annotation as an id map, the class of each id, and the ids of crowds: one per class, for all its crowds."""
+    classes: dict[int, int] = {}
+    crowds: dict[int, int] = {}
+    painted = []
+    # Crowds first: where annotations overlap, the single object is the better known one.
+    for number, segment in enumerate(sorted(annotation.segments, key=lambda segment: not segment.is_crowd), 1):
+        label = segment.category_id
+        identity = VOID if label < 0 else number
+        if identity and segment.is_crowd:
+            identity = crowds.setdefault(label, number)
+        classes[identity] = label
+        painted.append((identity, segment.masks))
+    truth = paint_segments(painted, (annotation.num_frames, *annotation.size))
+    return truth, classes, list(crowds.values())
 
 
 def _overlaps(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> dict[tuple[int, int], int]:
