@@ -98,8 +98,8 @@ def _load_pipeline(model: str | None, device: str | None) -> OMGSegPipeline:
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would only warn, and the answers would be noise
         raise ValueError(
-            f"the weights in {source!r} lack {len(missing)} tensors ({', '.join(missing[:3])} ...): they do not belong to "
-            "their config.json"
+            f"the weights in {source!r} lack {len(missing)} tensors ({', '.join(missing[:3])} ...): they do not belong "
+            "to their config.json"
         )
     return OMGSegPipeline(model=loaded.eval(), processor=processor, device=torch.device(device))
 
