@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from tqdm import tqdm
 
 from omg_transformers.data import Batch, EvalTransform, MixedStream, SampleSource, TrainTransform, collate
-from omg_transformers.data.mixture import SourceSettings, build_source, keep_known_classes, mix_parts
+from omg_transformers.data.mixture import SourceSettings, build_source, mix_parts
 from omg_transformers.evaluation import evaluate
 from omg_transformers.labels import LabelSpace, Vocabulary
 from omg_transformers.model import OMGSegConfig, OMGSegModel
@@ -34,15 +33,13 @@ from omg_transformers.plugins import TaskHead, load_head
 from omg_transformers.processing import OMGSegImageProcessor, OMGSegProcessor
 from omg_transformers.settings import load_settings, settings_to_dict
 from omg_transformers.training.checkpoints import Progress, load_checkpoint, save_checkpoint
-from omg_transformers.training.journal import Journal, describe_environment
-from omg_transformers.training.launch import StopSignal, check_processes, find_start, freeze_parameters, mean_losses
+from omg_transformers.training.journal import Journal, Window, describe_environment
+from omg_transformers.training.launch import GradientGuard, StopSignal, check_processes, find_start, freeze_parameters
 from omg_transformers.training.loss import SegmentationLoss
 from omg_transformers.training.loss_settings import LossSettings
 from omg_transformers.training.optimizer import OptimizerSettings, ScheduleSettings, build_optimizer, set_learning_rate
 from omg_transformers.training.pretrained import efficientnet_lite0_weights, load_trunk, random_vocabulary
 from omg_transformers.training.questions import Answers, make_question, move_question
-
-MAX_BAD_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -158,11 +155,9 @@ def prepare(settings: Settings, is_resumed: bool) -> Run:
     newest = find_start(settings.output, is_resumed)
 
     table = None if settings.vocabulary is None else Vocabulary.load(settings.vocabulary)
-    sources = [build_source(source) for source in settings.sources]
-    held_out = [build_source(part.source) for part in settings.evaluation]
-    if table is not None:
-        sources = [keep_known_classes(source, table.knows, unknown=settings.unknown_names) for source in sources]
-        held_out = [keep_known_classes(source, table.knows, unknown=settings.unknown_names) for source in held_out]
+    build = functools.partial(build_source, is_known=table and table.knows, unknown=settings.unknown_names)
+    sources = [build(source) for source in settings.sources]
+    held_out = [build(part.source) for part in settings.evaluation]
     label_spaces = {source.label_space.name: source.label_space for source in sources}
     parts = mix_parts(settings.mix, list(zip(settings.sources, sources, strict=True)), settings.transform)
     tasks = {
@@ -221,49 +216,37 @@ def build_model(settings: Settings, label_spaces: dict[str, LabelSpace]) -> OMGS
 def train(run: Run) -> int:
     """The loop. Returns the number of steps that are done: fewer than `max_steps` after SIGTERM."""
     settings, accelerator, step = run.settings, run.accelerator, run.first_step
-    journal = open_journal(run) if accelerator.is_main_process else None
+    journal = open_journal(run)
     bar = tqdm(initial=step, total=settings.max_steps, disable=not accelerator.is_main_process, unit="step")
-    stop, batches, num_bad = StopSignal(), iter(run.stream), 0
-    window: list[dict[str, torch.Tensor]] = []
-    started = time.monotonic()
+    stop, guard, window, batches = StopSignal(), GradientGuard(), Window(), iter(run.stream)
     run.answers.train()
-    while step < settings.max_steps:
+    is_stopped = False
+    while step < settings.max_steps and not is_stopped:
         rate = set_learning_rate(run.optimizer, settings.schedule.factor(step, settings.max_steps))
         part, losses = compute_losses(run, batches, step)
         accelerator.backward(losses["loss"])
         limit = settings.optimizer.max_grad_norm or float("inf")
         losses["grad_norm"] = accelerator.clip_grad_norm_(run.answers.parameters(), limit)
-        if losses["grad_norm"].isfinite():
+        if guard.is_good(losses["grad_norm"], step):
             run.optimizer.step()
-            num_bad = 0
-        else:
-            num_bad += 1
-            if num_bad == MAX_BAD_STEPS:
-                raise SystemExit(f"step {step}: {num_bad} gradients in a row are not finite; lower the learning rate")
         run.optimizer.zero_grad()
-        step += 1
 
+        step += 1
         bar.update()
-        window.append(losses)
+        window.add(losses)
         is_stopped = stop.is_set(accelerator.device)
         is_last = is_stopped or step == settings.max_steps
         if is_last or step % settings.log_every == 0:
-            means, seconds = mean_losses(window), (time.monotonic() - started) / len(window)
-            window = []
+            means = window.close()
             bar.set_postfix(loss=f"{means['loss']:.3f}", refresh=False)
-            if journal is not None:
-                journal.write(step, part=part, learning_rate=rate, seconds=round(seconds, 4), **means)
-            started = time.monotonic()
+            journal.write(step, part=part, learning_rate=rate, **means)
         if is_last or step % settings.save_every == 0:
             save(run, step)
         if settings.evaluate_every and (step % settings.evaluate_every == 0 or step == settings.max_steps):
             for figures in measure(run):
-                bar.write(f"step {step}: {figures}")
-                if journal is not None:
-                    journal.write(step, **figures)
-            started = time.monotonic()
-        if is_stopped:
-            break
+                journal.write(step, **figures)
+                accelerator.print(f"step {step}: {figures}")
+            window.restart()
     bar.close()
     return step
 
@@ -333,12 +316,16 @@ def measure(run: Run) -> list[dict[str, Any]]:
 
 
 def open_journal(run: Run) -> Journal:
-    """The log of the run, after everything that is needed to repeat it has been written beside it."""
-    folder = run.settings.output
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {"settings": settings_to_dict(run.settings), "environment": describe_environment(Path(__file__).parent)}
-    (folder / "run.yaml").write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
-    return Journal(folder / "log.jsonl", from_step=run.first_step)
+    """The log of the run, after all that is needed to repeat it was written beside it. Only the main process writes."""
+    folder, is_main = run.settings.output, run.accelerator.is_main_process
+    if is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {
+            "settings": settings_to_dict(run.settings),
+            "environment": describe_environment(Path(__file__).parent),
+        }
+        (folder / "run.yaml").write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+    return Journal(folder / "log.jsonl" if is_main else None, from_step=run.first_step)
 
 
 def export(run: Run) -> Path:

@@ -47,30 +47,39 @@ class SourceSettings:
         return self.name or self.kind
 
 
-def build_source(settings: SourceSettings) -> SampleSource:
-    """The samples of one source. Raises ValueError that names it."""
+def build_source(
+    settings: SourceSettings,
+    is_known: Callable[[str], bool] | None = None,
+    *,
+    unknown: Literal["error", "void"] = "error",
+) -> SampleSource:
+    """The samples of one source. Raises ValueError that names it.
+
+    is_known: whether the vocabulary knows a name. Classes with an unknown name are an error, or become void.
+    """
     try:
         if settings.root is None:
             source: SampleSource = ProceduralScenes(**settings.options)
         else:
             space = None if settings.label_space is None else builtin_label_space(settings.label_space)
             source = read_coco_panoptic(settings.root, label_space=space, **settings.options)
-        return source if settings.compose is None else ComposedScenes(source, **settings.compose)
+        if settings.compose is not None:
+            source = ComposedScenes(source, **settings.compose)
+        return source if is_known is None else _keep_known_classes(source, is_known, unknown)
     except (TypeError, ValueError, LookupError, OSError) as error:
         raise ValueError(f"source {settings.title}: {error}") from error
 
 
-def keep_known_classes(
-    source: SampleSource, is_known: Callable[[str], bool], *, unknown: Literal["error", "void"] = "error"
-) -> SampleSource:
-    """The source with only those classes whose names are all known; the others become void, or an error."""
+def _keep_known_classes(source: SampleSource, is_known: Callable[[str], bool], unknown: str) -> SampleSource:
     space = source.label_space
     known = tuple(entry for entry in space.classes if all(is_known(name) for name in (entry.name, *entry.synonyms)))
     if len(known) == len(space.classes):
         return source
     if unknown == "error" or not known:
         names = ", ".join(entry.name for entry in space.classes if entry not in known)
-        raise ValueError(f"the vocabulary does not know these classes of {space.name!r}: {names}")
+        raise ValueError(
+            f"the vocabulary does not know these classes of {space.name!r}: {names}. Add them to it, or make them void"
+        )
     return MappedSource(source, LabelSpace(f"{space.name}_known", known), unmapped="void")
 
 

@@ -6,18 +6,31 @@ import json
 import math
 import platform
 import subprocess
+import time
 from importlib import metadata
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import distributed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
 
 _PACKAGES = ("omg-transformers", "torch", "torchvision", "transformers", "accelerate", "datasets", "timm", "numpy")
 
 
 class Journal:
-    """Appends lines to a JSONL file. On resume, lines of steps that will run again are dropped first."""
+    """Appends lines to a JSONL file. On resume, lines of steps that will run again are dropped first.
 
-    def __init__(self, file: Path, *, from_step: int = 0) -> None:
+    file: None writes nothing, for all processes but one.
+    """
+
+    def __init__(self, file: Path | None, *, from_step: int = 0) -> None:
         self.file = file
+        if file is None:
+            return
         file.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _lines(file) if _step(line) <= from_step]
         part = file.with_suffix(".part")
@@ -26,9 +39,39 @@ class Journal:
 
     def write(self, step: int, **values: Any) -> None:
         """One line. Numbers that JSON cannot hold (NaN, infinity) become null."""
+        if self.file is None:
+            return
         record = {"step": step, **{name: _jsonable(value) for name, value in values.items()}}
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
+
+
+class Window:
+    """Losses of the steps since the last line of the journal."""
+
+    def __init__(self) -> None:
+        self._losses: list[dict[str, Tensor]] = []
+        self._started = time.monotonic()
+
+    def restart(self) -> None:
+        """Forget all, and start the clock."""
+        self._losses, self._started = [], time.monotonic()
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Losses of one step, by name; not every step has every name."""
+        self._losses.append({name: value.detach() for name, value in losses.items()})
+
+    def close(self) -> dict[str, float]:
+        """Means by name, each over the steps that have the name and over processes; `seconds` per step. Restarts."""
+        seconds = (time.monotonic() - self._started) / max(len(self._losses), 1)
+        names = sorted({name for values in self._losses for name in values})
+        steps = [[values[name].float() for values in self._losses if name in values] for name in names]
+        means = torch.stack([torch.stack(values).mean() for values in steps])
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(means)
+            means /= distributed.get_world_size()
+        self.restart()
+        return {**dict(zip(names, means.tolist(), strict=True)), "seconds": round(seconds, 4)}
 
 
 def read_journal(file: Path) -> list[dict[str, Any]]:

@@ -70,16 +70,24 @@ class StopSignal:
         return bool(flag > 0)
 
 
-def mean_losses(window: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-    """Means by name over steps, each over those that have the name, and over processes."""
-    names = sorted({name for values in window for name in values})
-    means = torch.stack(
-        [torch.stack([values[name].detach().float() for values in window if name in values]).mean() for name in names]
-    )
-    if _is_distributed():
-        distributed.all_reduce(means)
-        means /= distributed.get_world_size()
-    return dict(zip(names, means.tolist(), strict=True))
+class GradientGuard:
+    """Lets single steps with NaN or infinite gradients be skipped, and ends a run that has too many in a row."""
+
+    def __init__(self, most_in_a_row: int = 5) -> None:
+        self.most_in_a_row, self.num_bad = most_in_a_row, 0
+
+    def is_good(self, norm: Tensor, step: int) -> bool:
+        """Whether to make this step. Raises FloatingPointError after the last bad one that is allowed."""
+        if bool(norm.isfinite()):
+            self.num_bad = 0
+            return True
+        self.num_bad += 1
+        if self.num_bad >= self.most_in_a_row:
+            raise FloatingPointError(
+                f"step {step}: {self.num_bad} gradients in a row are not finite. Go on from the last checkpoint with a "
+                "lower optimizer.learning_rate or optimizer.max_grad_norm"
+            )
+        return False
 
 
 def _is_distributed() -> bool:
