@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from tqdm import tqdm
 
-from omg_transformers.data import Batch, EvalTransform, MixedStream, SampleSource, TrainTransform, collate
+from omg_transformers.data import Batch, MixedStream, SampleSource, TrainTransform, collate
 from omg_transformers.data.mixture import SourceSettings, build_source, mix_parts
-from omg_transformers.evaluation import evaluate
+from omg_transformers.evaluation import EvaluationSettings, evaluate
 from omg_transformers.labels import LabelSpace, Vocabulary
 from omg_transformers.model import OMGSegConfig, OMGSegModel
 from omg_transformers.plugins import TaskHead, load_head
@@ -40,17 +39,6 @@ from omg_transformers.training.loss_settings import LossSettings
 from omg_transformers.training.optimizer import OptimizerSettings, ScheduleSettings, build_optimizer, set_learning_rate
 from omg_transformers.training.pretrained import efficientnet_lite0_weights, load_trunk, random_vocabulary
 from omg_transformers.training.questions import Answers, make_question, move_question
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """Figures of one head on the first `num_samples` of a held-out source, resized by the two sides."""
-
-    task: str
-    source: SourceSettings
-    num_samples: int = 20
-    shortest_side: int | None = None
-    longest_side: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +90,6 @@ class Run:
     accelerator: Accelerator
     stream: MixedStream
     held_out: list[SampleSource]
-    label_spaces: dict[str, LabelSpace]
     vocabulary: Vocabulary
     tasks: dict[str, tuple[str, ...]]
     heads: dict[str, TaskHead]
@@ -137,9 +124,8 @@ def parse_arguments() -> tuple[Settings, bool]:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the output folder")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="settings that differ from the file")
     arguments = parser.parse_args()
-    words = list(arguments.changes)
-    words += [f"output={arguments.output}"] if arguments.output else []
-    words += [f"max_steps={arguments.max_steps}"] if arguments.max_steps is not None else []
+    given = {"output": arguments.output, "max_steps": arguments.max_steps}
+    words = [*arguments.changes, *(f"{name}={value}" for name, value in given.items() if value is not None)]
     return load_settings(Settings, arguments.config, words), arguments.resume
 
 
@@ -158,11 +144,8 @@ def prepare(settings: Settings, is_resumed: bool) -> Run:
     build = functools.partial(build_source, is_known=table and table.knows, unknown=settings.unknown_names)
     sources = [build(source) for source in settings.sources]
     held_out = [build(part.source) for part in settings.evaluation]
-    label_spaces = {source.label_space.name: source.label_space for source in sources}
     parts = mix_parts(settings.mix, list(zip(settings.sources, sources, strict=True)), settings.transform)
-    tasks = {
-        part.name: (part.task, *(name for name in settings.alongside if name in part.source.tasks)) for part in parts
-    }
+    tasks = {part.name: (part.task, *(t for t in settings.alongside if t in part.source.tasks)) for part in parts}
     stream = MixedStream(
         parts,
         batch_size=settings.batch_size // world_size,
@@ -174,29 +157,18 @@ def prepare(settings: Settings, is_resumed: bool) -> Run:
     )
 
     torch.manual_seed(settings.seed)
-    model = build_model(settings, label_spaces)
+    model = build_model(settings, {source.label_space.name: source.label_space for source in sources})
     optimizer = build_optimizer(model, settings.optimizer)
     progress = Progress(0, {})
     if newest is not None:
         progress = load_checkpoint(newest, model=model, optimizer=optimizer)
         stream.load_state_dict(progress.state["stream"])
-    answers, prepared_optimizer = accelerator.prepare(Answers(model), optimizer)
-    spaces = [source.label_space for source in (*sources, *held_out)]
-    return Run(
-        settings=settings,
-        accelerator=accelerator,
-        stream=stream,
-        held_out=held_out,
-        label_spaces=label_spaces,
-        vocabulary=table or random_vocabulary(spaces, model.config.text_dim),
-        tasks=tasks,
-        heads={name: load_head(name) for name in sorted({name for names in tasks.values() for name in names})},
-        model=model,
-        answers=answers,
-        optimizer=prepared_optimizer,
-        criterion=SegmentationLoss(settings.loss),
-        first_step=progress.step,
-    )
+    vocabulary = table or random_vocabulary([s.label_space for s in (*sources, *held_out)], model.config.text_dim)
+    heads = {name: load_head(name) for name in sorted({name for names in tasks.values() for name in names})}
+    answers, optimizer = accelerator.prepare(Answers(model), optimizer)
+    criterion, step = SegmentationLoss(settings.loss), progress.step
+    parts_of_run = (stream, held_out, vocabulary, tasks, heads, model, answers, optimizer, criterion)
+    return Run(settings, accelerator, *parts_of_run, first_step=step)
 
 
 def build_model(settings: Settings, label_spaces: dict[str, LabelSpace]) -> OMGSegModel:
@@ -216,7 +188,8 @@ def build_model(settings: Settings, label_spaces: dict[str, LabelSpace]) -> OMGS
 def train(run: Run) -> int:
     """The loop. Returns the number of steps that are done: fewer than `max_steps` after SIGTERM."""
     settings, accelerator, step = run.settings, run.accelerator, run.first_step
-    journal = open_journal(run)
+    record = {"settings": settings_to_dict(settings), "environment": describe_environment(Path(__file__).parent)}
+    journal = Journal(settings.output, record, from_step=step, is_silent=not accelerator.is_main_process)
     bar = tqdm(initial=step, total=settings.max_steps, disable=not accelerator.is_main_process, unit="step")
     stop, guard, window, batches = StopSignal(), GradientGuard(), Window(), iter(run.stream)
     run.answers.train()
@@ -260,8 +233,6 @@ def compute_losses(run: Run, batches: Iterator[Batch], step: int) -> tuple[str, 
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     pixels = batch["pixel_values"].to(device)
-    if settings.channels_last and pixels.ndim == 4:
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
     names = run.tasks[batch["part"]]
     ask = functools.partial(
         make_question,
@@ -297,16 +268,14 @@ def save(run: Run, step: int) -> None:
 
 def measure(run: Run) -> list[dict[str, Any]]:
     """The figures of every entry of `evaluation`; each process counts its share of the samples."""
-    settings, accelerator, found = run.settings, run.accelerator, []
-    for part, source in zip(settings.evaluation, run.held_out, strict=True):
-        transform = EvalTransform(shortest_side=part.shortest_side, longest_side=part.longest_side)
-        numbers = range(accelerator.process_index, part.num_samples, accelerator.num_processes)
+    found = []
+    for part, source in zip(run.settings.evaluation, run.held_out, strict=True):
         figures = evaluate(
             run.model,
             load_head(part.task),
-            (transform(source.sample(number)) for number in numbers),
+            part.samples(source, run.accelerator.process_index, run.accelerator.num_processes),
             class_embeds=run.vocabulary.class_embeds(source.label_space),
-            collate=functools.partial(collate, task=part.task, mean=settings.mean, std=settings.std),
+            collate=functools.partial(collate, task=part.task, mean=run.settings.mean, std=run.settings.std),
             num_classes=len(source.label_space.classes),
         )
         rounded = {f"{part.task}/{name}": round(value, 5) for name, value in figures.items()}
@@ -315,30 +284,15 @@ def measure(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def open_journal(run: Run) -> Journal:
-    """The log of the run, after all that is needed to repeat it was written beside it. Only the main process writes."""
-    folder, is_main = run.settings.output, run.accelerator.is_main_process
-    if is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-        record = {
-            "settings": settings_to_dict(run.settings),
-            "environment": describe_environment(Path(__file__).parent),
-        }
-        (folder / "run.yaml").write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
-    return Journal(folder / "log.jsonl" if is_main else None, from_step=run.first_step)
-
-
 def export(run: Run) -> Path:
     """The folder that `from_pretrained` loads: model, processor, vocabulary."""
-    folder, side, spaces = run.settings.output / "model", min(run.settings.transform.size), run.label_spaces.values()
+    settings, folder = run.settings, run.settings.output / "model"
+    side = min(settings.transform.size)
+    edges = {"shortest_edge": side, "longest_edge": 2 * side}
+    pictures = OMGSegImageProcessor(size=edges, image_mean=list(settings.mean), image_std=list(settings.std))
+    first_space = next(iter(run.model.config.label_spaces.values()))
     run.model.save_pretrained(folder)
-    pictures = OMGSegImageProcessor(
-        size={"shortest_edge": side, "longest_edge": 2 * side},
-        image_mean=list(run.settings.mean),
-        image_std=list(run.settings.std),
-    )
-    processor = OMGSegProcessor(pictures, next(iter(spaces)), run.vocabulary)
-    processor.save_pretrained(folder, label_spaces=list(spaces))
+    OMGSegProcessor(pictures, first_space, run.vocabulary).save_pretrained(folder)
     return folder
 
 

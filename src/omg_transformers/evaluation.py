@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import distributed
 
+from omg_transformers.data import EvalTransform
+from omg_transformers.data.mixture import SourceSettings
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from torch import Tensor
 
-    from omg_transformers.data import Batch
+    from omg_transformers.data import Batch, SampleSource
     from omg_transformers.model import OMGSegModel
     from omg_transformers.plugins import TaskHead
     from omg_transformers.plugins.contract import Metric
     from omg_transformers.structures import Sample
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Figures of one head on the first `num_samples` of a held-out source, resized by the two sides."""
+
+    task: str
+    source: SourceSettings
+    num_samples: int = 20
+    shortest_side: int | None = None
+    longest_side: int | None = None
+
+    def samples(self, source: SampleSource, rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
+        """The share of one process, decoded and resized."""
+        transform = EvalTransform(shortest_side=self.shortest_side, longest_side=self.longest_side)
+        numbers = range(rank, min(self.num_samples, source.num_samples or self.num_samples), world_size)
+        return (transform(source.sample(number)) for number in numbers)
 
 
 class Collate(Protocol):

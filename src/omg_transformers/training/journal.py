@@ -11,9 +11,11 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import torch
+import yaml
 from torch import distributed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -22,24 +24,23 @@ _PACKAGES = ("omg-transformers", "torch", "torchvision", "transformers", "accele
 
 
 class Journal:
-    """Appends lines to a JSONL file. On resume, lines of steps that will run again are dropped first.
+    """A run's folder: `run.yaml` says how to repeat it, `log.jsonl` gets one JSON object per line.
 
-    file: None writes nothing, for all processes but one.
+    record: all that the run depends on. from_step: on resume, lines of later steps are dropped, as they come again.
+    is_silent: write nothing; for all processes but one.
     """
 
-    def __init__(self, file: Path | None, *, from_step: int = 0) -> None:
-        self.file = file
-        if file is None:
+    def __init__(self, folder: Path, record: Mapping[str, Any], *, from_step: int = 0, is_silent: bool = False) -> None:
+        self.file, self.is_silent = folder / "log.jsonl", is_silent
+        if is_silent:
             return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _lines(file) if _step(line) <= from_step]
-        part = file.with_suffix(".part")
-        part.write_text("".join(kept), encoding="utf-8")
-        part.replace(file)
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / "run.yaml", yaml.safe_dump(dict(record), sort_keys=False))
+        _replace(self.file, "".join(line for line in _lines(self.file) if _step(line) <= from_step))
 
     def write(self, step: int, **values: Any) -> None:
         """One line. Numbers that JSON cannot hold (NaN, infinity) become null."""
-        if self.file is None:
+        if self.is_silent:
             return
         record = {"step": step, **{name: _jsonable(value) for name, value in values.items()}}
         with self.file.open("a", encoding="utf-8") as stream:
@@ -88,6 +89,12 @@ def describe_environment(folder: Path) -> dict[str, Any]:
         "git_commit": _git(folder, "rev-parse", "HEAD"),
         "git_is_clean": _git(folder, "status", "--porcelain", "--untracked-files=no") == "",
     }
+
+
+def _replace(file: Path, text: str) -> None:
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
 
 
 def _lines(file: Path) -> list[str]:
