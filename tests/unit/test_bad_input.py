@@ -208,6 +208,7 @@ def test_a_disk_that_fills_while_writing_leaves_no_half_file(saved, picture, tmp
     assert (out / "overlays" / "picture.png").read_bytes() == before[out / "overlays" / "picture.png"]
 
 
+@pytest.mark.slow
 def test_one_bad_picture_among_a_hundred(saved, picture, tmp_path, capsys):
     folder, out = tmp_path / "hundred", tmp_path / "out"
     folder.mkdir()

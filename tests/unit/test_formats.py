@@ -193,3 +193,16 @@ def test_a_new_file_has_the_rights_of_any_other(tmp_path):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(OSError, match=r"nowhere.result\.json"):
         formats.write_json(tmp_path / "nowhere" / "result.json", {})
+
+
+def test_dictionaries_of_transformers_hold_ids_and_void_or_masks():
+    flat = formats.segmentation_dict(flat_segments())
+    assert sorted(flat["segmentation"].unique().tolist()) == [-1, 1, 700, 70000]
+    assert flat["segments_info"][0] == {"id": 1, "label_id": 1, "was_fused": False, "score": 0.5}
+    overlapping = formats.segmentation_dict(overlapping_segments())
+    assert overlapping["segmentation"].shape == (3, 33, 47)
+    assert overlapping["segmentation"].dtype == torch.bool
+    none = torch.zeros(0)
+    empty = formats.segmentation_dict(Segments((4, 5), none.long(), none.long(), none, rles=()))
+    assert empty["segmentation"].shape == (0, 4, 5)
+    assert empty["segments_info"] == []

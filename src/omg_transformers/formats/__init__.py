@@ -11,6 +11,7 @@ from omg_transformers.formats.coco_panoptic import (
     write_id_png,
     write_panoptic,
 )
+from omg_transformers.formats.segmentation_dict import segmentation_dict
 
 __all__ = [
     "class_map",
@@ -20,6 +21,7 @@ __all__ = [
     "read_coco_results",
     "read_id_png",
     "read_panoptic",
+    "segmentation_dict",
     "segments_of_class_map",
     "segments_of_panoptic",
     "segments_of_results",
