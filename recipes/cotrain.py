@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from huggingface_hub.errors import StrictDataclassError
 from tqdm import tqdm
 
 from omg_transformers.data import Batch, MixedStream, SampleSource, TrainTransform, collate
@@ -105,7 +106,7 @@ def main() -> None:
     try:
         settings, is_resumed = parse_arguments()
         run = prepare(settings, is_resumed)
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, StrictDataclassError) as error:
         raise SystemExit(f"{error}") from error
     last_step = train(run)
     if last_step < settings.max_steps:
@@ -166,9 +167,8 @@ def prepare(settings: Settings, is_resumed: bool) -> Run:
     vocabulary = table or random_vocabulary([s.label_space for s in (*sources, *held_out)], model.config.text_dim)
     heads = {name: load_head(name) for name in sorted({name for names in tasks.values() for name in names})}
     answers, optimizer = accelerator.prepare(Answers(model), optimizer)
-    criterion, step = SegmentationLoss(settings.loss), progress.step
-    parts_of_run = (stream, held_out, vocabulary, tasks, heads, model, answers, optimizer, criterion)
-    return Run(settings, accelerator, *parts_of_run, first_step=step)
+    loop = (model, answers, optimizer, SegmentationLoss(settings.loss), progress.step)
+    return Run(settings, accelerator, stream, held_out, vocabulary, tasks, heads, *loop)
 
 
 def build_model(settings: Settings, label_spaces: dict[str, LabelSpace]) -> OMGSegModel:
