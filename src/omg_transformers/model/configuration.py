@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from typing import Any, Self
 
@@ -61,6 +62,15 @@ class OMGSegConfig(PreTrainedConfig):
     query_encoders: dict[str, Any] | None = None
     label_spaces: dict[str, Any] | None = None
     default_task: str | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        own = {name for name in vars(type(self)) if not name.startswith("_")} & set(type(self).__annotations__)
+        for name in kwargs:
+            # Transformers keeps settings it does not know, so a misspelt one would be ignored in silence.
+            near = difflib.get_close_matches(name, own, n=1, cutoff=0.8)
+            if near:
+                raise ValueError(f"OMGSegConfig has no setting {name!r}: did you mean {near[0]!r}?")
+        super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
         """Report every value that cannot be built, all at once."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,9 @@ from omg_transformers.model.backbones import build_backbone, freeze
 from omg_transformers.model.classifier import class_logits, fuse_open_vocabulary, pool_clip_features
 from omg_transformers.model.configuration import OMGSegConfig
 from omg_transformers.model.padding import Content
-from omg_transformers.model.pixel_decoder import DeformableAttention, PixelDecoder, initial_offsets
+from omg_transformers.model.pixel_decoder import PixelDecoder, SamplingOffsets
 from omg_transformers.model.query_decoder import ImageFeatures, Prediction, QueryDecoder
 from omg_transformers.model.query_encoders import build_query_encoders
-from omg_transformers.model.refinement import MaskRefinement
 from omg_transformers.structures import QueryOutput
 
 if TYPE_CHECKING:
@@ -77,13 +78,18 @@ class OMGSegPreTrainedModel(PreTrainedModel):
         if hasattr(module, "init_non_persistent_buffers"):
             module.init_non_persistent_buffers()  # timm: buffers that no checkpoint holds
         if getattr(module, "is_trunk", False):
-            return  # timm and transformers have initialised it
-        if isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d):
-            init.kaiming_uniform_(module.weight, a=1)
+            return  # timm or transformers have initialised it
+        # Transformers calls this for modules with parameters of their own only, so containers cannot correct their parts.
+        if isinstance(module, SamplingOffsets):
+            init.zeros_(module.weight)
+            init.copy_(module.bias, module.initial_bias())
+        elif isinstance(module, nn.Linear | nn.Conv2d):
+            if getattr(module, "starts_at_zero", False):
+                init.zeros_(module.weight)
+            elif isinstance(module, nn.Linear):
+                init.xavier_uniform_(module.weight)
+            else:
+                init.kaiming_uniform_(module.weight, a=1)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
@@ -91,16 +97,6 @@ class OMGSegPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, DeformableAttention):  # its linear layers come before it
-            self._init_deformable(module)
-        elif isinstance(module, MaskRefinement):
-            init.zeros_(module.output_convolution.weight)
-
-    def _init_deformable(self, module: DeformableAttention) -> None:
-        init.zeros_(module.sampling_offsets.weight)
-        init.copy_(module.sampling_offsets.bias, initial_offsets(module.num_heads, module.num_points))
-        init.zeros_(module.attention_weights.weight)
-        init.zeros_(module.attention_weights.bias)
 
 
 class OMGSegModel(OMGSegPreTrainedModel):
@@ -128,6 +124,16 @@ class OMGSegModel(OMGSegPreTrainedModel):
         if self.config.freeze_backbone:
             self.backbone.eval()
         return self
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """As in transformers. Warns when a query type whose plug-in is missing would be lost."""
+        if self.missing_query_types:
+            warnings.warn(
+                f"{save_directory} will lack the weights of {', '.join(sorted(self.missing_query_types))}: "
+                "they were not loaded, because the plug-in is missing",
+                stacklevel=2,
+            )
+        super().save_pretrained(save_directory, **kwargs)
 
     def get_image_features(self, pixel_values: Tensor, pixel_mask: Tensor | None = None) -> ImageFeatures:
         """Everything that does not depend on the queries; reuse it for any number of prompts and class names.

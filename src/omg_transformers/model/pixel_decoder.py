@@ -52,6 +52,22 @@ class NormedConvolution(nn.Module):
         return self.norm(self.convolution(features), content)
 
 
+class SamplingOffsets(nn.Linear):
+    """Where each head looks, in cells from the token: one (x, y) per level and point."""
+
+    def __init__(self, hidden_size: int, num_heads: int, num_points: int) -> None:
+        super().__init__(hidden_size, 2 * num_heads * NUM_LEVELS * num_points)
+        self.num_heads, self.num_points = num_heads, num_points
+
+    def initial_bias(self) -> Tensor:
+        """Each head looks in its own direction, each point one cell further (Deformable DETR, sec. A.4)."""
+        angles = torch.arange(self.num_heads, dtype=torch.float32) * (2.0 * math.pi / self.num_heads)
+        directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
+        directions = directions / directions.abs().max(-1, keepdim=True).values
+        steps = torch.arange(1, self.num_points + 1, dtype=torch.float32)
+        return (directions[:, None, None] * steps[:, None]).expand(-1, NUM_LEVELS, -1, -1).reshape(-1)
+
+
 class DeformableAttention(nn.Module):
     """Each token reads a few places near itself in every level (Deformable DETR, eq. 3). No compiled op."""
 
@@ -59,8 +75,9 @@ class DeformableAttention(nn.Module):
         super().__init__()
         self.num_heads, self.num_points = config.num_attention_heads, config.pixel_decoder_points
         samples = self.num_heads * NUM_LEVELS * self.num_points
-        self.sampling_offsets = nn.Linear(config.hidden_size, 2 * samples)
+        self.sampling_offsets = SamplingOffsets(config.hidden_size, self.num_heads, self.num_points)
         self.attention_weights = nn.Linear(config.hidden_size, samples)
+        self.attention_weights.starts_at_zero = True
         self.value_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.output_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
@@ -235,12 +252,3 @@ def _reference_places(
         return places, None
     masks = [content.mask(size) for size in sizes]
     return places, torch.cat([mask.flatten(1) for mask in masks if mask is not None], dim=1)
-
-
-def initial_offsets(num_heads: int, num_points: int) -> Tensor:
-    """Bias of `sampling_offsets`: each head looks in its own direction, each point one cell further (Deformable DETR)."""
-    angles = torch.arange(num_heads, dtype=torch.float32) * (2.0 * math.pi / num_heads)
-    directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
-    directions = directions / directions.abs().max(-1, keepdim=True).values
-    steps = torch.arange(1, num_points + 1, dtype=torch.float32)
-    return (directions[:, None, None] * steps[:, None]).expand(-1, NUM_LEVELS, -1, -1).reshape(-1)

@@ -109,9 +109,12 @@ def build_query_encoders(config: OMGSegConfig) -> tuple[nn.ModuleDict, dict[str,
     for name, entry in (config.query_encoders or {}).items():
         try:
             encoder_class = load_query_encoder(name)
-        except (LookupError, HeadLoadError) as error:
+        except LookupError:
             distribution = entry.get("distribution", "an unknown distribution")
-            missing[name] = f"query type {name!r} comes with {distribution}: pip install {distribution} ({error})"
+            missing[name] = f"query type {name!r} needs {distribution}, which is not installed: pip install {distribution}"
+        except HeadLoadError as error:
+            missing[name] = f"query type {name!r} is installed but cannot be used: {error}"
+        if name in missing:
             warnings.warn(f"{missing[name]}. Its weights are left out, all else is loaded.", stacklevel=4)
             continue
         encoders[name] = encoder_class(hidden_size=config.hidden_size, **entry.get("options", {}))

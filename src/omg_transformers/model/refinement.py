@@ -31,6 +31,7 @@ class MaskRefinement(nn.Module):
         self.state_projection = nn.Linear(config.hidden_size, width)
         self.middle_convolution = nn.Conv2d(width, width, 3, padding=2, dilation=2)
         self.output_convolution = nn.Conv2d(width, 1, 3, padding=1)
+        self.output_convolution.starts_at_zero = True
 
     def forward(
         self,
