@@ -69,6 +69,8 @@ class Contest:
         for row, column in self.resizer.tiles():
             tile = (row, column)
             contenders = can_win[tile].nonzero().flatten()
+            if not len(contenders):
+                raise ValueError("mask_logits holds NaN: check the picture and the model's weights")
             edges = is_edge[tile]
             if len(contenders) == 1 and not edges[contenders[0]]:
                 self._give(frame, tile, int(contenders[0]), int(areas[tile]), bool(inside[tile][contenders[0]]))

@@ -113,7 +113,9 @@ def _segments(
 ) -> Segments:
     """Drop the queries that lost too much, number the others, join stuff of one class."""
     areas = contest.believed if filter_low_score else contest.won
-    survives = (contest.own > 0) & (areas > 0) & (contest.won.double() / contest.own >= overlap_threshold)
+    # On the CPU in float64, as Python divides: not every device has it.
+    share = contest.won.cpu().double() / contest.own.cpu()
+    survives = (contest.own > 0).cpu() & (areas > 0).cpu() & (share >= overlap_threshold)
     ids: list[int] = [0] * len(labels)
     of_stuff: dict[int, int] = {}
     rows: list[tuple[int, float, int]] = []

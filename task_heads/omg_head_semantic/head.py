@@ -9,7 +9,7 @@ import torch
 from omg_transformers.metrics.semantic import MeanIoU
 from omg_transformers.ops.masks import encode_mask, encode_masks, stack_rles, union_of_rles
 from omg_transformers.ops.regions import random_partition
-from omg_transformers.ops.resize import MaskResizer
+from omg_transformers.ops.resize import MaskResizer, sum_dtype
 from omg_transformers.ops.scores import class_probs
 from omg_transformers.plugins.contract import API_VERSION, HeadSpec
 from omg_transformers.structures import Annotation, QueryTargets, Segment, Segments, check_sizes
@@ -83,7 +83,7 @@ class SemanticHead:
 def _segment_classes(masks: Tensor, probs: Tensor, resizer: MaskResizer, threshold: float | None) -> Segments:
     """masks: (Q, T, h, w) logits. probs: (Q, K)."""
     id_map = torch.zeros((masks.shape[1], *resizer.target_size), dtype=torch.int32, device=masks.device)
-    area, total = torch.zeros((2, probs.shape[1]), dtype=torch.float64, device=masks.device)
+    area, total = torch.zeros((2, probs.shape[1]), dtype=sum_dtype(masks.device), device=masks.device)
     for frame in range(masks.shape[1]):
         for row, rows in enumerate(resizer.row_bands):
             # Class scores only of the grid rows at hand: all classes x the whole grid may not fit into memory.
@@ -119,7 +119,7 @@ def _best_class(
         winner = winner.masked_fill(best < threshold, -1)
     flat = winner.flatten() + 1
     area += torch.bincount(flat, minlength=len(area) + 1)[1:]
-    total += torch.bincount(flat, best.flatten().double(), minlength=len(area) + 1)[1:]
+    total += torch.bincount(flat, best.flatten().to(total.dtype), minlength=len(area) + 1)[1:]
     return winner
 
 

@@ -92,6 +92,11 @@ def test_areas_are_summed_and_ids_kept_through_a_clip():
     assert result.id_map.tolist() == [[[1] * 4] * 4, [[2] * 4] * 2 + [[1] * 4] * 2]
 
 
+def test_broken_masks_are_an_error_and_not_a_segment():
+    with pytest.raises(ValueError, match="mask_logits holds NaN"):
+        run((0.8, 0.1, torch.full(SIZE, float("nan"))))
+
+
 def test_missing_classes_say_what_is_needed():
     output = QueryOutput(None, torch.zeros(1, 1, 1, 4, 4))
     with pytest.raises(ValueError, match=r"class_logits.*class_embeds.*labels"):

@@ -45,9 +45,13 @@ def encode_window(mask: MaskArray, *, origin: tuple[int, int], size: tuple[int, 
     if top < 0 or left < 0 or top + rows > height or left + columns > width:
         raise ValueError(f"a window of {array.shape} at {origin} leaves size {size}: origin is (row, column)")
     # RLE runs down the columns, so only the window's own columns need their full height.
-    band = np.zeros((height, columns), np.uint8, order="F")
-    band[top : top + rows] = array
-    runs = _runs_of(_encode(band))
+    band = np.zeros((columns, height), np.bool_)
+    band[:, top : top + rows] = array.T
+    flat = band.reshape(-1)
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    runs: list[int] = np.diff(changes, prepend=0, append=flat.size).tolist()
+    if flat.size and flat[0]:
+        runs.insert(0, 0)
     before, after = left * height, (width - left - columns) * height
     runs[0] += before
     if len(runs) % 2:

@@ -193,12 +193,17 @@ class MaskResizer:
             logits = self.tile(mask[None], row, column)[0]
             inside = logits > threshold
             window[columns.start - left : columns.stop - left, rows.start - top : rows.stop - top] = inside.T
-            sums.append(torch.stack([inside.sum(), logits.sigmoid_().mul_(inside).sum(dtype=torch.float64)]))
+            sums.append(torch.stack([inside.sum(), logits.sigmoid_().mul_(inside).sum(dtype=sum_dtype(self.device))]))
         area, prob_sum = torch.stack(sums).sum(0).tolist()
         if not area:
             return ThresholdedMask(None, 0, 0.0)
         rle = encode_window(window.cpu().numpy().T, origin=(top, left), size=self.target_size)
         return ThresholdedMask(rle, int(area), prob_sum)
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """What to sum many pixels in: float64, which only MPS does not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _widened(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
