@@ -125,11 +125,24 @@ def test_a_ring_gets_its_name_on_the_ring():
 
 
 def test_names_avoid_each_other_and_the_edge():
-    mask = np.ones((100, 100), bool)
+    part = (slice(0, 100), slice(0, 100)), np.ones((100, 100), bool)
     taken = []
     for _ in range(3):
-        box = free_place((2, 50), (40, 10), taken, mask)
+        box = free_place((2, 50), (40, 10), taken, part, (100, 100))
         assert box[0] >= 0
         assert all(box[1] >= other[3] or box[3] <= other[1] for other in taken)
         taken.append(box)
-    assert free_place((50, 50), (101, 10), [], mask) is None
+    assert free_place((50, 50), (101, 10), [], part, (100, 100)) is None
+
+
+def test_outlines_follow_masks_but_not_the_pictures_edge():
+    ids = torch.zeros(1, 40, 50, dtype=torch.int32)
+    ids[:, :20, :25] = 5
+    ids[:, 30:, 30:] = 2
+    segments = Segments((40, 50), torch.tensor([5, 2]), torch.tensor([0, 0]), torch.ones(2), ids)
+    result = draw_overlay(picture(40, 50), segments, SPACE, names=False)
+    for inner, edges in (((5, 5), [(19, 5), (5, 24)]), ((35, 40), [(30, 40), (35, 30)])):
+        assert all((result[edge] > result[inner]).any() for edge in edges)
+    assert (result[0, :24] == result[5, 5]).all()
+    assert (result[39, 31:] == result[35, 40]).all()
+    assert (result[25] == 100).all()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
-from omg_transformers.visualization.places import Box, deepest_point, free_place
+from omg_transformers.visualization.places import Box, Window, deepest_point, free_place
 from omg_transformers.visualization.shades import Color, lightness, segment_colors
 
 if TYPE_CHECKING:
@@ -63,23 +64,45 @@ def _is_thing(label: int, label_space: LabelSpace | None) -> bool:
 
 
 class _Frame:
-    """The masks of one frame, made when asked for: all of them at once would not fit for a 4K picture."""
+    """The masks of one frame, each only in the window it fills: whole ones would not fit for a 4K picture."""
 
     def __init__(self, segments: Segments, frame: int) -> None:
         self._segments, self._number = segments, frame
         self._ids = segments.ids.tolist()
         self._id_map = None if segments.id_map is None else segments.id_map[frame].cpu().numpy()
+        self._windows = [] if self._id_map is None else _windows_of_ids(self._id_map, self._ids)
 
-    def mask(self, index: int) -> NDArray[np.bool_]:
+    def part(self, index: int) -> tuple[Window, NDArray[np.bool_]] | None:
+        """Where the mask is, and the mask there; None when it is empty."""
         if self._id_map is not None:
-            return self._id_map == self._ids[index]
-        result: NDArray[np.bool_] = self._segments.mask(index)[self._number].cpu().numpy()
-        return result
+            window = self._windows[index]
+            return None if window is None else (window, self._id_map[window] == self._ids[index])
+        mask: NDArray[np.bool_] = self._segments.mask(index)[self._number].cpu().numpy()
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if not len(rows):
+            return None
+        window = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+        return window, mask[window]
 
     def large_first(self) -> list[int]:
-        """Small masks are drawn over large ones, so that none disappears."""
-        areas = [np.count_nonzero(self.mask(index)) for index in range(len(self._ids))]
-        return sorted(range(len(areas)), key=lambda index: -areas[index])
+        """The segments that are in this frame; small masks are drawn over large ones, so that none disappears."""
+        parts = ((index, self.part(index)) for index in range(len(self._ids)))
+        areas = {index: np.count_nonzero(part[1]) for index, part in parts if part is not None}
+        return sorted(areas, key=lambda index: -areas[index])
+
+
+def _windows_of_ids(id_map: NDArray[Any], ids: list[int]) -> list[Window | None]:
+    """All windows in one pass over the picture."""
+    if not ids:
+        return []
+    order = np.argsort(ids)
+    ordered = np.asarray(ids)[order]
+    places = np.searchsorted(ordered, id_map).clip(max=len(ids) - 1)
+    found = ndimage.find_objects(np.where(ordered[places] == id_map, places + 1, 0), max_label=len(ids))
+    windows: list[Window | None] = [None] * len(ids)
+    for place, window in zip(order.tolist(), found, strict=True):
+        windows[place] = window
+    return windows
 
 
 def _tinted(
@@ -88,40 +111,30 @@ def _tinted(
     canvas = picture.copy()
     thickness = max(1, round(max(picture.shape) / 700))
     for index in order:
-        mask = masks.mask(index)
-        window = _window(mask, thickness)
-        if window is None:
+        part = masks.part(index)
+        if part is None:
             continue
-        inside, target = mask[window], canvas[window]
+        window, inside = part
         color = np.array(colors[index], np.float32)
         tint = picture[window][inside] * np.float32(1 - shares[index]) + color * np.float32(shares[index])
-        target[inside] = (tint + np.float32(0.5)).astype(np.uint8)
+        canvas[window][inside] = (tint + np.float32(0.5)).astype(np.uint8)
         # Half way to white: an outline of the tint's own colour would drown in it.
-        target[_outline(inside, thickness)] = (color * 0.55 + 255 * 0.45).astype(np.uint8)
+        edge = _outline(inside, window, picture.shape, thickness)
+        canvas[window][edge] = (color * 0.55 + 255 * 0.45).astype(np.uint8)
     return canvas
 
 
-def _window(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice] | None:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return None
-    return (
-        slice(max(0, int(rows[0]) - margin), int(rows[-1]) + 1 + margin),
-        slice(max(0, int(columns[0]) - margin), int(columns[-1]) + 1 + margin),
-    )
-
-
-def _outline(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
+def _outline(inside: NDArray[np.bool_], window: Window, shape: tuple[int, ...], thickness: int) -> NDArray[np.bool_]:
     """Pixels of the mask within `thickness` of its edge; the picture's edge is none."""
-    core = mask.copy()
-    for _ in range(thickness):
-        inner = core.copy()
-        inner[1:] &= core[:-1]
-        inner[:-1] &= core[1:]
-        inner[:, 1:] &= core[:, :-1]
-        inner[:, :-1] &= core[:, 1:]
-        core = inner
-    return mask & ~core
+    rows, columns = window
+    # The window's border is outside of the mask, except where the picture ends.
+    frame = np.pad(inside, 1)
+    frame[0] |= frame[1] & (rows.start == 0)
+    frame[-1] |= frame[-2] & (rows.stop == shape[0])
+    frame[:, 0] |= frame[:, 1] & (columns.start == 0)
+    frame[:, -1] |= frame[:, -2] & (columns.stop == shape[1])
+    core = ndimage.binary_erosion(frame, iterations=thickness, border_value=1)
+    return inside & ~core[1:-1, 1:-1]
 
 
 def _text(segments: Segments, index: int, label_space: LabelSpace | None, scores: bool) -> str:
@@ -145,14 +158,14 @@ def _write_names(image: Image.Image, masks: _Frame, colors: list[Color], texts: 
     stroke = max(1, round(size / 9))
     taken: list[Box] = []
     for index in order:
-        mask = masks.mask(index)
-        place = deepest_point(mask)
-        if place is None or place[2] < size * MIN_DEPTH:
+        part = masks.part(index)
+        place = None if part is None else deepest_point(part[1])
+        if part is None or place is None or place[2] < size * MIN_DEPTH:
             continue
         font = _font(size)
         left, top, right, bottom = draw.textbbox((0, 0), texts[index], font=font, stroke_width=stroke)
         extent = (int(right - left) + 1, int(bottom - top) + 1)
-        box = free_place(place[:2], extent, taken, mask)
+        box = free_place(place[:2], extent, taken, part, (image.height, image.width))
         if box is None:
             continue
         taken.append(box)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Box = tuple[int, int, int, int]
+Window = tuple[slice, slice]
 
 # Distances are measured on a mask reduced to this many pixels a side: names need no pixel's precision.
 MEASURED_SIDE = 192
@@ -35,18 +36,29 @@ def deepest_point(mask: NDArray[np.bool_]) -> tuple[int, int, float] | None:
     return x, y, float(depth.max()) * step
 
 
-def free_place(center: tuple[int, int], size: tuple[int, int], taken: list[Box], mask: NDArray[np.bool_]) -> Box | None:
+def free_place(
+    center: tuple[int, int],
+    size: tuple[int, int],
+    taken: list[Box],
+    part: tuple[Window, NDArray[np.bool_]],
+    canvas: tuple[int, int],
+) -> Box | None:
     """A box (x1, y1, x2, y2) of `size` (width, height) at `center`, or above or below it, clear of `taken`.
 
+    part: the window of a mask in a picture of `canvas` (height, width), and the mask there; center: (x, y) in it.
     The box stays inside the picture and its middle inside the mask. None: there is no such place near.
     """
+    (rows, columns), mask = part
     width, height = size
     for shift in (0, -1.1, 1.1, -2.2, 2.2):
-        left = min(max(center[0] - width // 2, 0), mask.shape[1] - width)
-        top = round(center[1] - height / 2 + shift * height)
-        top = min(max(top, 0), mask.shape[0] - height)
+        left = min(max(columns.start + center[0] - width // 2, 0), canvas[1] - width)
+        top = round(rows.start + center[1] - height / 2 + shift * height)
+        top = min(max(top, 0), canvas[0] - height)
+        if left < 0 or top < 0:
+            return None
+        middle = top + height // 2 - rows.start
+        is_inside = shift == 0 or (0 <= middle < len(mask) and mask[middle, center[0]])
         box = (left, top, left + width, top + height)
-        is_inside = left >= 0 and top >= 0 and (shift == 0 or mask[top + height // 2, center[0]])
         if is_inside and not any(_overlap(box, other) for other in taken):
             return box
     return None
