@@ -14,8 +14,8 @@ PAGE = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
 IMPORT_NAMES = {"open_clip_torch": "open_clip", "pillow": "PIL", "pyyaml": "yaml"}
 # Imported by functions of the public test kit only: who calls them runs pytest.
 BROUGHT_BY_THE_CALLER = {"pytest"}
-# timm and open_clip import it; it is named so that pip picks one that fits torch.
-ONLY_BESIDE_TORCH = {"torchvision"}
+# The image processor resizes with it, through transformers' `TorchvisionBackend`.
+THROUGH_TRANSFORMERS = {"torchvision"}
 
 
 def distribution(requirement):
@@ -50,7 +50,7 @@ def test_every_import_is_a_declared_dependency(required):
 def test_every_declared_dependency_is_imported(required):
     declared = {IMPORT_NAMES.get(name, name) for name in required}
     used = imported_packages("src", "task_heads", "recipes")
-    assert declared - used == ONLY_BESIDE_TORCH
+    assert declared - used == THROUGH_TRANSFORMERS
 
 
 def test_the_page_explains_every_dependency_and_no_other(required):
