@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from omg_transformers.ops.deepest import deepest_point
 from omg_transformers.ops.masks import boxes_of_masks
 
 BOX_NOISE = 0.05
@@ -37,20 +36,13 @@ def points_inside(masks: Tensor, size: tuple[int, int], *, generator: torch.Gene
     for mask, box, deep, place in zip(masks, boxes, is_deep, places, strict=True):
         left, top, right, bottom = box
         inside = mask[top:bottom, left:right].cpu()
+        deepest = deepest_point(inside.numpy()) if deep else None
         if not inside.numel():
             points.append(middle)
-        elif deep:
-            x, y = _deepest(inside)
-            points.append((left + x + 0.5, top + y + 0.5))
+        elif deepest is not None:
+            points.append((left + deepest[0] + 0.5, top + deepest[1] + 0.5))
         else:
             pixels = inside.nonzero()
             y, x = pixels[int(place * len(pixels))].tolist()
             points.append((left + x + 0.5, top + y + 0.5))
     return torch.tensor(points, dtype=torch.float32, device=masks.device).reshape(-1, 2)
-
-
-def _deepest(inside: Tensor) -> tuple[int, int]:
-    """(x, y) of the pixel furthest from the outside; what lies beyond the tensor is outside."""
-    depth = distance_transform_edt(np.pad(inside.numpy(), 1))[1:-1, 1:-1]
-    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
-    return int(column), int(row)

@@ -137,10 +137,7 @@ def align_clip(output: QueryOutput, memory: QueryMemory | None, *, overlap: int 
             "give longer clips or less overlap"
         )
     states = output.query_states[0].detach()
-    if memory is None:
-        order = torch.arange(len(states), device=states.device)
-    else:
-        order = match_queries(memory.states, states)
+    order = torch.arange(len(states), device=states.device) if memory is None else match_queries(memory.states, states)
     aligned = replace(
         output,
         class_logits=None if output.class_logits is None else output.class_logits[:, order],
