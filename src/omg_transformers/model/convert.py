@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from omg_transformers.labels import builtin_label_space
@@ -95,7 +96,8 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> tuple[OMGSegConfig, 
         names = our_keys(key)
         if not names:
             foreign.append(key)
-        converted.update(zip(names, value.chunk(len(names)) if len(names) > 1 else (value,), strict=False))
+        parts = value.chunk(len(names)) if len(names) > 1 else (value,)
+        converted.update({name: part.contiguous() for name, part in zip(names, parts, strict=False)})
     config = None if foreign else _read_config(state_dict)
     missing = _missing_keys(config, converted) if config else _required_anchors(state_dict)
     if foreign or missing:
@@ -183,13 +185,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist: give the path of a .pth or .safetensors file")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # noqa: BLE001 torch raises several kinds for damaged files and for refused code
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 several kinds are raised for damaged files and for refused code
         raise ValueError(
             f"checkpoint {path} was refused: it is damaged, or holds Python objects that could run code. "
             f"Re-save it as torch.save({{'state_dict': model.state_dict()}}, ...) or safetensors. ({error})"
