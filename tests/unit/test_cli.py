@@ -153,6 +153,7 @@ def test_results_of_an_earlier_run_are_replaced(model, tmp_path):
         (["--labels", ""], "empty"),
         (["--labels", "dog, unicorn"], "unicorn"),
         (["--labels", "coco_panoptik"], "coco_panoptic"),
+        (["--task", "interactive"], "needs a prompt"),
         (["--device", "quantum"], "--device quantum cannot be used"),
         (["--model", "nowhere/at/all"], "there is no model in 'nowhere/at/all'"),
     ],
@@ -228,12 +229,13 @@ def test_equal_names_get_a_number():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (None, None), ("dog", ["dog"]), ("coco_panoptic", "coco_panoptic"), ("cityscapes", "cityscapes"),
+        (None, None), ("dog", ["dog"]), ("potted_plant", ["potted_plant"]), ("our_space", "our_space"),
+        ("coco_panoptik", "coco_panoptik"), ("coco_panoptic", "coco_panoptic"), ("cityscapes", "cityscapes"),
         ("dog, sofa|couch", ["dog", "sofa|couch"]), ("sofa|couch", ["sofa|couch"]), ("a,,b", ["a", "", "b"]),
     ],
 )  # fmt: skip
 def test_labels_are_read_as_typed(text, expected):
-    assert read_labels(text) == expected
+    assert read_labels(text, ["our_space"]) == expected
 
 
 def test_the_installed_command_is_there():

@@ -187,6 +187,18 @@ def test_points_and_boxes_are_answered_by_the_head_for_prompts(pipe, pictures):
     assert same(mixed[0], answer)
 
 
+def test_prompts_stay_exact_in_half_precision(pictures):
+    pipe = build()
+    pipe.model.to(torch.bfloat16)
+    seen = []
+    pipe.model.register_forward_pre_hook(lambda _, args, inputs: seen.append(inputs), with_kwargs=True)
+    pipe(pictures[0], input_points=[[[3.3, 4.7]]])
+    assert seen[0]["pixel_values"].dtype == torch.bfloat16
+    torch.testing.assert_close(
+        seen[0]["input_points"].flatten(), torch.tensor([3.3 * 90 / 70, 4.7 * 64 / 50]), atol=1e-5, rtol=0
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,12 @@ def run(options: argparse.Namespace) -> int:
     paths = find_pictures(options.images, PICTURE_SUFFIXES)
     prepare_folder(options.out)
     pipeline = _load_pipeline(options.model, options.device)
-    question = {"task": options.task, "labels": read_labels(options.labels), "threshold": options.threshold}
+    labels = read_labels(options.labels, pipeline.model.config.label_spaces or ())
+    question = {"task": options.task, "labels": labels, "threshold": options.threshold}
     question = {name: value for name, value in question.items() if value is not None}
     request = pipeline.request(**question)  # wrong names and tasks end here, before any picture is read
+    if request.head.spec.query_type != "learned":
+        raise ValueError(f"task {request.head.spec.name!r} needs a prompt for each picture: use the pipeline in Python")
     from omg_transformers.cli.results import ResultFolder
 
     results = ResultFolder(options.out, request.label_space, legend=options.legend)
@@ -60,21 +64,20 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def read_labels(text: str | None) -> list[str] | str | None:
-    """Names as the user typed them: a list, or one text that may name a label space."""
+def read_labels(text: str | None, own_spaces: Collection[str]) -> list[str] | str | None:
+    """Names as the user typed them: a list; or one text when it is, or is meant as, the name of a label space.
+
+    own_spaces: names of the checkpoint's label spaces, besides the built-in ones.
+    """
     if text is None:
         return None
-    names = [name.strip() for name in text.split(",")]
-    if len(names) == 1 and names[0] and "|" not in names[0]:
-        return _space_or_list(names[0])
-    return names
-
-
-def _space_or_list(name: str) -> list[str] | str:
     from omg_transformers.labels import builtin_label_space_names
 
-    # Class names hold no underscore; names of label spaces that are not built in come from the checkpoint.
-    return name if name in builtin_label_space_names() or "_" in name else [name]
+    names = [name.strip() for name in text.split(",")]
+    spaces = [*own_spaces, *builtin_label_space_names()]
+    # Names of spaces have underscores, names of things seldom: "coco_panoptik" is a slip, "potted_plant" is not.
+    is_slip = "_" in names[0] and bool(difflib.get_close_matches(names[0], spaces, n=1, cutoff=0.8))
+    return names[0] if len(names) == 1 and (names[0] in spaces or is_slip) else names
 
 
 def _load_pipeline(model: str | None, device: str | None) -> OMGSegPipeline:

@@ -82,6 +82,8 @@ class OMGSegPipeline(Pipeline):
     def request(self, *, task: str | None = None, labels: Labels | None = None, **options: Any) -> Request:
         """Check and complete what a call asks: the head, its classes and its options. The errors name the nearest."""
         head = load_head(task) if task is not None else self._default_head("learned")
+        if head.spec.is_video:
+            raise ValueError(f"task {head.spec.name!r} needs clips, and this pipeline takes pictures")
         space = self.resolve_labels(labels) if head.spec.has_classes or labels is not None else None
         if head.spec.has_classes and space is None:
             raise ValueError(f"task {head.spec.name!r} needs class names and this model has none: pass labels=[...]")
@@ -181,7 +183,10 @@ class OMGSegPipeline(Pipeline):
         sizes = [tuple(size) for size in inputs.pop("original_sizes").tolist()]
         asked = {"query_type": head.spec.query_type, QUERY_INPUTS: items[0].get(QUERY_INPUTS)}
         asked = self._ensure_tensor_on_device(asked, self.device)
-        outputs = self.model(**inputs.to(self.device, self.dtype), **asked)
+        inputs = inputs.to(self.device)
+        # Prompts and names stay float32: bfloat16 cannot tell pixel 1000 from 1004.
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
+        outputs = self.model(**inputs, **asked)
         is_thing = space.is_thing if space is not None else ()
         results = head.postprocess(outputs.to_query_output(), sizes=sizes, is_thing=is_thing, **request.options)
         return [_Answer(_on_cpu(segments), space) for segments in results]
