@@ -7,16 +7,20 @@ Its distances are approximate (convolutions); ours give the same pixel without t
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 
 from omg_transformers.ops.deepest import deepest_point
 
 
 def clicks(reference):
     """(N, 2) (x, y) on masks resized (nearest) to the size of the picture in the model's input."""
-    size = tuple(reference["image_u8"].shape[-2:])
-    masks = functional.interpolate(reference["masks"][None].float(), size=size, mode="nearest")[0].bool()
-    return torch.tensor([deepest_point(mask.numpy()) for mask in masks])
+    height, width = reference["image_u8"].shape[-2:]
+    rows, columns = nearest(reference["masks"].shape[1], height), nearest(reference["masks"].shape[2], width)
+    return torch.tensor([deepest_point(mask[rows[:, None], columns].numpy()) for mask in reference["masks"]])
+
+
+def nearest(length, target):
+    """The places that OpenCV's nearest-neighbour resizing reads; `interpolate` rounds others in float32."""
+    return (torch.arange(target, dtype=torch.float64) * (1 / (target / length))).long().clamp(max=length - 1)
 
 
 def test_points_are_the_deepest_of_the_resized_masks(golden, model):
