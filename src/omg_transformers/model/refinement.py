@@ -12,14 +12,18 @@ if TYPE_CHECKING:
     from omg_transformers.model.configuration import OMGSegConfig
     from omg_transformers.model.padding import Content
 
-# Measured at 48 x 48 cells: wide enough to cover a small object, narrow enough to tell neighbours apart.
+# Share of the picture's longer side: wide enough to cover a small object, narrow enough to tell neighbours apart.
 BUMP_WIDTH = 0.08
 REACH = 3.0
 QUERIES_AT_ONCE = 64
 
 
 class MaskRefinement(nn.Module):
-    """A few convolutions per query over: its coarse mask, place relative to the anchor, and reduced mask features."""
+    """A few convolutions per query over: its coarse mask, place relative to the anchor, and reduced mask features.
+
+    They work at half the resolution of the mask, where separating neighbours costs a quarter, and write four
+    neighbouring logits per cell.
+    """
 
     def __init__(self, config: OMGSegConfig) -> None:
         super().__init__()
@@ -30,7 +34,7 @@ class MaskRefinement(nn.Module):
         self.query_convolution = nn.Conv2d(4, width, 3, padding=1, bias=False)
         self.state_projection = nn.Linear(config.hidden_size, width)
         self.middle_convolution = nn.Conv2d(width, width, 3, padding=2, dilation=2)
-        self.output_convolution = nn.Conv2d(width, 1, 3, padding=1)
+        self.output_convolution = nn.Conv2d(width, 4, 3, padding=1)
         self.output_convolution.starts_at_zero = True
 
     def forward(
@@ -47,8 +51,8 @@ class MaskRefinement(nn.Module):
         """
         batch, _, frames, height, width = mask_logits.shape
         coarse = mask_logits.transpose(1, 2).flatten(0, 1)
-        shared = content.zero_padding(self.feature_reduction(mask_features))
-        shared = self.feature_convolution(shared)
+        reduced = F.avg_pool2d(self.feature_reduction(mask_features), 2)
+        shared = self.feature_convolution(content.zero_padding(reduced))
         anchors = deepest_points(coarse.detach(), content)
         if anchors_xy_norm is not None:
             anchors = anchors.unflatten(0, (batch, frames)).clone()
@@ -69,18 +73,19 @@ class MaskRefinement(nn.Module):
 
     def _refine(self, coarse: Tensor, shared: Tensor, anchors: Tensor, offset: Tensor, content: Content) -> Tensor:
         """coarse: (N, Q, h, w). shared: (N, c, h, w). anchors: (N, Q, 2). offset: (N, Q, c)."""
-        queries, size = coarse.shape[1], (coarse.shape[-2], coarse.shape[-1])
-        per_query = torch.cat([coarse.clamp(-10, 10)[:, :, None] / 4, anchor_maps(anchors, size, content)], dim=2)
+        queries, half = coarse.shape[1], F.avg_pool2d(coarse.clamp(-10, 10), 2)
+        size = (half.shape[-2], half.shape[-1])
+        per_query = torch.cat([half[:, :, None] / 4, anchor_maps(anchors, size, content)], dim=2)
         mask = content.mask(size)
-        grown = None if mask is None else mask[:, None].expand(-1, queries, -1, -1, -1).flatten(0, 1)
+        inside = None if mask is None else mask[:, None].expand(-1, queries, -1, -1, -1).flatten(0, 1)
 
         def clean(features: Tensor) -> Tensor:
-            return features if grown is None else features * grown
+            return features if inside is None else features * inside
 
         hidden = self.query_convolution(clean(per_query.flatten(0, 1))).unflatten(0, (-1, queries))
         hidden = F.relu(hidden + shared[:, None] + offset[..., None, None]).flatten(0, 1)
         hidden = F.relu(self.middle_convolution(clean(hidden)))
-        delta = self.output_convolution(clean(hidden)).view_as(coarse)
+        delta = F.pixel_shuffle(self.output_convolution(clean(hidden)), 2).view_as(coarse)
         return content.replicate_edges(coarse + delta)
 
 
