@@ -38,7 +38,7 @@ bench: $(VENV)/installed-dev ## Run every benchmark; each writes its figures bes
 	for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
 
 $(BIN)/python:
-	@for python in "$(PYTHON)" python3 python python3.14 python3.13 python3.12 python3.11; do \
+	@for python in $(or $(PYTHON),python3 python python3.14 python3.13 python3.12 python3.11); do \
 	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; python=; done; \
 	if [ -z "$$python" ]; then echo "no Python 3.11 or newer was found: make ... PYTHON=/path/to/python"; exit 1; fi; \
 	echo "$$python -m venv $(VENV)"; \
