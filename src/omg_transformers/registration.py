@@ -13,7 +13,6 @@ from importlib.abc import Loader, MetaPathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
@@ -29,7 +28,7 @@ _is_registered = False
 class _AfterTransformers(MetaPathFinder):
     """Calls `register` once, right after transformers has been imported for the first time."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
         if name != "transformers":
             return None
         sys.meta_path.remove(self)

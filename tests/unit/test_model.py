@@ -91,7 +91,6 @@ class TestOutput:
             refined = model(pictures(), class_embeds=class_embeds(model)).mask_logits
         assert not torch.allclose(refined, output.mask_logits)
 
-
     def test_each_head_first_looks_in_its_own_direction(self, model):
         """The initial sampling offsets are Deformable DETR's, not noise: children must not be initialised over."""
         attention = model.pixel_decoder.layers[0].attention
@@ -110,9 +109,7 @@ class TestSaving:
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
         # Mapped files are not aligned as fresh memory is, and the order of sums follows alignment: copy first.
-        first, second = (
-            copy.deepcopy(m).eval()(pictures(), class_embeds=class_embeds(m)) for m in (model, loaded)
-        )
+        first, second = (copy.deepcopy(m).eval()(pictures(), class_embeds=class_embeds(m)) for m in (model, loaded))
         assert torch.equal(first.mask_logits, second.mask_logits)
         assert torch.equal(first.class_logits, second.class_logits)
 
@@ -161,6 +158,22 @@ BACKBONES = {
             "embed_dim": 12, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "img_size": 64,
             "strict_img_size": False,
         },
+    },
+    "convnextv2": {"backbone_name": "convnextv2_atto"},
+    "regnet": {"backbone_name": "regnetx_002", "backbone_options": {}},
+    "mobilenet": {"backbone_name": "mobilenetv2_035", "backbone_options": {}},
+    "auto_resnet": {
+        "backbone_kind": "transformers",
+        "backbone_name": None,
+        "backbone_options": {
+            "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1],
+            "layer_type": "basic",
+        },
+    },
+    "auto_dinov3": {
+        "backbone_kind": "transformers",
+        "backbone_name": None,
+        "backbone_options": {"model_type": "dinov3_convnext", "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
     },
     "auto_convnextv2": {
         "backbone_kind": "transformers",
@@ -250,6 +263,12 @@ class TestTraining:
                 rounded, _ = model.pixel_decoder(content_maps, _no_padding())
         error = (exact - rounded.float()).abs().max() / exact.abs().max()
         assert error < 0.05
+
+    def test_runs_in_pure_bfloat16(self):
+        model = tiny_model().bfloat16()
+        with torch.no_grad():
+            output = model(pictures().bfloat16(), class_embeds=class_embeds(model))
+        assert output.class_logits.isfinite().all()
 
     def test_compiles_without_a_graph_break(self, model):
         torch.compiler.reset()

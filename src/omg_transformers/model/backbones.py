@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,12 +15,10 @@ if TYPE_CHECKING:
     from omg_transformers.model.configuration import OMGSegConfig
 
 STRIDES = (4, 8, 16, 32)
-# Layers that act on one cell at a time, or whose reach the zeroed padding bounds. Anything else (attention, windows,
-# squeeze-and-excitation, global pooling) lets padding change the answer.
-_SAFE_NAMES = (
-    "Conv", "BatchNorm", "LayerNorm", "RmsNorm", "Linear", "Identity", "Dropout", "DropPath", "ReLU", "GELU", "SiLU",
-    "Hardswish", "MaxPool2d", "GlobalResponseNorm", "Swish", "Activation", "Act2d",
-)  # fmt: skip
+# Trunks made of convolutions, poolings and norms of single cells: with padding kept at zero, padding changes nothing
+# (tests/unit/test_padding.py). Attention, windows, squeeze-and-excitation and group norms would let it through.
+_SAFE_TIMM = re.compile(r"convnext(v2)?_|(tf_)?efficientnet_lite\d|resnet\d+[dt]?$|mobilenetv2_\d|regnetx_\d")
+_SAFE_TRANSFORMERS = ("convnext", "convnextv2", "dinov3_convnext", "resnet")
 
 
 class Backbone(nn.Module):
@@ -35,30 +34,37 @@ class Backbone(nn.Module):
         super().__init__()
         self._content: Content | None = None
 
-    def _finish(self) -> None:
-        """Call last in a constructor: looks at what the trunk is made of and guards its convolutions."""
-        leaves = [module for module in self.modules() if not list(module.children()) and module is not self]
-        self.pads_safely = all(_is_safe(leaf) for leaf in leaves) and not any(
-            "attention" in type(module).__name__.lower() or "squeeze" in type(module).__name__.lower()
-            for module in self.modules()
-        )
-        if not self.pads_safely:
+    def _guard_padding(self, is_safe: bool) -> None:
+        """Call last in a constructor: what reads neighbouring or all cells gets zeros where the padding is."""
+        self.pads_safely = is_safe
+        if not is_safe:
             return
-        for module in leaves:
-            is_convolution = isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
-            if is_convolution or isinstance(module, nn.MaxPool2d):
-                module.register_forward_pre_hook(self._zero_padding)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+                if module.kernel_size not in (1, (1, 1)):
+                    module.register_forward_pre_hook(self._zero_padding)
+            elif type(module).__name__ in ("GlobalResponseNorm", "ConvNextV2GRN"):
+                is_channels_last = getattr(module, "spatial_dim", (1, 2)) == (1, 2)
+                module.register_forward_pre_hook(
+                    self._zero_padding_channels_last if is_channels_last else self._zero_padding
+                )
 
-    def _zero_padding(self, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def _zero_padding(self, _: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if self._content is None or self._content.sizes is None:
             return None
         return (self._content.zero_padding(arguments[0]), *arguments[1:])
 
+    def _zero_padding_channels_last(self, _: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if self._content is None or self._content.sizes is None:
+            return None
+        return (self._content.zero_padding(arguments[0].movedim(-1, 1)).movedim(1, -1), *arguments[1:])
+
+    @abstractmethod
     def _maps(self, pixel_values: Tensor) -> list[Tensor]:
-        raise TypeError(f"{type(self).__name__} must define `_maps`")
+        """The four maps of the trunk."""
 
     def forward(self, pixel_values: Tensor, content: Content) -> list[Tensor]:
-        """pixel_values: (N, 3, H, W), H and W multiples of 32. Returns maps (N, C_i, H / s, W / s), s = 4, 8, 16, 32."""
+        """pixel_values: (N, 3, H, W), H and W multiples of 32. Returns (N, C_i, H / s, W / s), s = 4, 8, 16, 32."""
         self._content = content
         maps = self._maps(content.zero_padding(pixel_values))
         self._content = None
@@ -78,10 +84,6 @@ class Backbone(nn.Module):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
-
-
-def _is_safe(leaf: nn.Module) -> bool:
-    return any(name in type(leaf).__name__ for name in _SAFE_NAMES)
 
 
 class OpenClipBackbone(Backbone):
@@ -113,7 +115,7 @@ class OpenClipBackbone(Backbone):
         self.head_norm = nn.LayerNorm(width, eps=1e-6)
         self.head_fc1 = nn.Linear(width, 2 * text_dim)
         self.head_fc2 = nn.Linear(2 * text_dim, text_dim, bias=False)
-        self._finish()
+        self._guard_padding(is_safe=True)
 
     def _maps(self, pixel_values: Tensor) -> list[Tensor]:
         features, maps = self.stem(pixel_values), []
@@ -150,7 +152,7 @@ class TimmBackbone(Backbone):
         self.trunk = trunk
         self._levels = [levels[stride] for stride in STRIDES]
         self.channels = tuple(trunk.feature_info.info[level]["num_chs"] for level in self._levels)
-        self._finish()
+        self._guard_padding(is_safe=_SAFE_TIMM.match(name.split(".")[0]) is not None)
 
     def _maps(self, pixel_values: Tensor) -> list[Tensor]:
         maps = self.trunk(pixel_values)
@@ -172,13 +174,15 @@ class AutoBackboneAdapter(Backbone):
         options = dict(options)
         model_type = options.pop("model_type", None)
         if model_type is None:
-            raise ValueError('backbone_options has no "model_type": expected the configuration of an AutoBackbone model')
+            raise ValueError(
+                'backbone_options has no "model_type": expected the configuration of an AutoBackbone model'
+            )
         config = AutoConfig.for_model(model_type, **options)
         stages = list(config.stage_names)
         config.out_features = stages[-4:]
         self.trunk = AutoBackbone.from_config(config)
         self.channels = tuple(self.trunk.channels)
-        self._finish()
+        self._guard_padding(is_safe=model_type in _SAFE_TRANSFORMERS)
 
     def _maps(self, pixel_values: Tensor) -> list[Tensor]:
         return list(self.trunk(pixel_values).feature_maps)

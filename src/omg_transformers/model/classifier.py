@@ -17,9 +17,7 @@ class PredictionHead(nn.Module):
 
     def __init__(self, hidden_size: int, output_size: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.Linear(hidden_size, size) for size in (hidden_size, hidden_size, output_size)
-        )
+        self.layers = nn.ModuleList(nn.Linear(hidden_size, size) for size in (hidden_size, hidden_size, output_size))
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., D) to (..., output size)."""
@@ -39,17 +37,17 @@ class TextClassifier(nn.Module):
         self.text_projection = PredictionHead(config.hidden_size, config.text_dim)
 
     def forward(self, states: Tensor, mask_logits: Tensor, mask_features: Tensor, class_embeds: Tensor) -> Tensor:
-        """states: (B, Q, D) after the last norm. mask_logits: (B, Q, N). mask_features: (B, D, N), zeros in padding.
+        """states: (B, Q, D), normed. mask_logits: (B, Q, N), < 0 in padding. mask_features: (B, D, N).
 
         class_embeds: (K, P, text_dim). Returns class logits (B, Q, K + 1), void last.
         """
-        pooled = mean_where(mask_features, mask_logits > 0)
+        pooled = mean_where(mask_features, mask_logits > 0).to(states.dtype)
         embeds = self.text_projection(states + self.pooled_projection(self.pooled_norm(pooled)))
         return class_logits(embeds, class_embeds, self.logit_scale)
 
 
 def class_logits(embeds: Tensor, class_embeds: Tensor, logit_scale: float) -> Tensor:
-    """embeds: (B, Q, D). class_embeds: (K, P, D) unit vectors. Returns (B, Q, K + 1): the best of P synonyms, void 0."""
+    """embeds: (B, Q, D). class_embeds: (K, P, D) unit vectors. Returns (B, Q, K + 1), best of P synonyms, void 0."""
     classes, prototypes, width = class_embeds.shape
     cosines = F.normalize(embeds.float(), dim=-1) @ class_embeds.float().view(-1, width).T
     logits = logit_scale * cosines.view(*embeds.shape[:-1], classes, prototypes).amax(-1)
@@ -98,7 +96,7 @@ def pool_clip_features(clip_map: Tensor, mask_logits: Tensor, is_content: Tensor
     """
     size = clip_map.shape[-2:]
     small = F.interpolate(mask_logits.flatten(1, 2), size=size, mode="bilinear", align_corners=False)
-    mask = (small.unflatten(1, mask_logits.shape[1:3]) > 0).flatten(2)
+    mask = (small.view(*mask_logits.shape[:3], *size) > 0).flatten(2)
     if is_content is not None:
         mask = mask & is_content
     return mean_where(clip_map.transpose(1, 2).flatten(2), mask), mask.any(-1)

@@ -1,7 +1,5 @@
 """Everything that shapes an OMG-Seg model, validated on construction."""
 
-from __future__ import annotations
-
 import difflib
 import math
 from typing import Any, Self
@@ -75,9 +73,9 @@ class OMGSegConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Report every value that cannot be built, all at once."""
         problems = [
-            f"{name} is {getattr(self, name)}: expected at least {least}"
+            f"{name} is {value}: expected at least {least}"
             for name, least in _LEAST.items()
-            if getattr(self, name) < least
+            if isinstance(value := getattr(self, name), int | float) and value < least
         ]
         if self.backbone_kind not in BACKBONE_KINDS:
             problems.append(f"backbone_kind is {self.backbone_kind!r}: expected one of {', '.join(BACKBONE_KINDS)}")
@@ -94,9 +92,11 @@ class OMGSegConfig(PreTrainedConfig):
             )
         if self.point_prompt_row not in (0, 1):
             problems.append(f"point_prompt_row is {self.point_prompt_row}: expected 0 (as boxes) or 1")
-        for name in self.query_encoders or {}:
-            if name in ("learned", "prompt"):
-                problems.append(f"query_encoders names {name!r}, which the core provides: choose another name")
+        problems += [
+            f"query_encoders names {name!r}, which the core provides: choose another name"
+            for name in self.query_encoders or {}
+            if name in ("learned", "prompt")
+        ]
         if problems:
             raise ValueError("OMGSegConfig cannot be built:\n- " + "\n- ".join(problems))
 

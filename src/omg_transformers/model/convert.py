@@ -101,15 +101,13 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> tuple[OMGSegConfig, 
     config = None if foreign else _read_config(state_dict)
     missing = _missing_keys(config, converted) if config else _required_anchors(state_dict)
     if foreign or missing:
-        parts = [
+        problems = [
             f"{title}:\n" + "\n".join(f"  {key}" for key in sorted(keys))
             for title, keys in (("keys that OMG-Seg does not have", foreign), ("keys that are missing", missing))
             if keys
         ]
-        raise ValueError(
-            "this is not a whole OMG-Seg checkpoint; is it the right file?\n" + "\n".join(parts)
-        )
-    assert config is not None  # noqa: S101 for the type checker: without it keys were missing
+        raise ValueError("this is not a whole OMG-Seg checkpoint; is it the right file?\n" + "\n".join(problems))
+    assert config is not None
     return config, converted
 
 
@@ -175,7 +173,9 @@ def _missing_keys(config: OMGSegConfig, converted: Mapping[str, Tensor]) -> list
     missing = [key for key in expected if key not in converted]
     prompt = [key for key in expected if key.startswith(_PROMPT_PREFIX)]
     if prompt and all(key in missing for key in prompt):
-        warnings.warn("the checkpoint has no prompt weights (trained without box queries): prompts stay untrained", stacklevel=3)
+        warnings.warn(
+            "the checkpoint has no prompt weights (trained without box queries): prompts stay untrained", stacklevel=3
+        )
         missing = [key for key in missing if key not in prompt]
     return missing
 
@@ -189,14 +189,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 several kinds are raised for damaged files and for refused code
+    except Exception as error:  # several kinds are raised for damaged files and for refused code
         raise ValueError(
             f"checkpoint {path} was refused: it is damaged, or holds Python objects that could run code. "
             f"Re-save it as torch.save({{'state_dict': model.state_dict()}}, ...) or safetensors. ({error})"
         ) from error
     wrapped = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(wrapped, dict) or not all(isinstance(value, Tensor) for value in wrapped.values()):
-        raise ValueError(f"checkpoint {path} holds no tensors by name: expected a state dict, bare or under 'state_dict'")
+        raise ValueError(
+            f"checkpoint {path} holds no tensors by name: expected a state dict, bare or under 'state_dict'"
+        )
     return dict(wrapped)
 
 

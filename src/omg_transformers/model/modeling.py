@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput
 from omg_transformers.model.backbones import build_backbone, freeze
 from omg_transformers.model.classifier import class_logits, fuse_open_vocabulary, pool_clip_features
 from omg_transformers.model.configuration import OMGSegConfig
+from omg_transformers.model.layers import ZeroConvolution, ZeroLinear
 from omg_transformers.model.padding import Content
 from omg_transformers.model.pixel_decoder import PixelDecoder, SamplingOffsets
 from omg_transformers.model.query_decoder import ImageFeatures, Prediction, QueryDecoder
@@ -24,6 +25,8 @@ from omg_transformers.structures import QueryOutput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from omg_transformers.model.backbones import OpenClipBackbone
 
 STRIDE = 32
 
@@ -61,8 +64,8 @@ class OMGSegOutput(ModelOutput):
         )
 
 
-class OMGSegPreTrainedModel(PreTrainedModel):
-    """Loading, saving and initial weights."""
+class OMGSegModel(PreTrainedModel):
+    """Segments pictures and clips: everything in them, or what points, boxes or a plug-in's queries ask for."""
 
     config: OMGSegConfig
     config_class = OMGSegConfig
@@ -73,18 +76,31 @@ class OMGSegPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules = ("PixelDecoderLayer", "QueryDecoderLayer")
 
+    def __init__(self, config: OMGSegConfig) -> None:
+        super().__init__(config)
+        self.backbone = build_backbone(config)
+        self._trunk_modules = frozenset(id(module) for module in self.backbone.modules())
+        config.backbone_pads_safely = self.backbone.pads_safely
+        self.pixel_decoder = PixelDecoder(self.backbone.channels, config)
+        self.query_decoder = QueryDecoder(config)
+        self.query_encoders, self.missing_query_types = build_query_encoders(config)
+        self._keys_to_ignore_on_load_unexpected = [rf"^query_encoders\.{name}\." for name in self.missing_query_types]
+        if config.freeze_backbone:
+            freeze(self.backbone)
+        self.post_init()
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if hasattr(module, "init_non_persistent_buffers"):
-            module.init_non_persistent_buffers()  # timm: buffers that no checkpoint holds
-        if getattr(module, "is_trunk", False):
+            cast("Any", module).init_non_persistent_buffers()  # timm: buffers that no checkpoint holds
+        if id(module) in self._trunk_modules:
             return  # timm or transformers have initialised it
-        # Transformers calls this for modules with parameters of their own only, so containers cannot correct their parts.
+        # Called only for modules with parameters of their own, so containers cannot correct their parts.
         if isinstance(module, SamplingOffsets):
             init.zeros_(module.weight)
             init.copy_(module.bias, module.initial_bias())
         elif isinstance(module, nn.Linear | nn.Conv2d):
-            if getattr(module, "starts_at_zero", False):
+            if isinstance(module, ZeroLinear | ZeroConvolution):
                 init.zeros_(module.weight)
             elif isinstance(module, nn.Linear):
                 init.xavier_uniform_(module.weight)
@@ -97,26 +113,6 @@ class OMGSegPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-
-
-class OMGSegModel(OMGSegPreTrainedModel):
-    """Segments pictures and clips: everything in them, or what points, boxes or a plug-in's queries ask for."""
-
-    def __init__(self, config: OMGSegConfig) -> None:
-        super().__init__(config)
-        self.backbone = build_backbone(config)
-        for module in self.backbone.modules():
-            module.is_trunk = True
-        config.backbone_pads_safely = self.backbone.pads_safely
-        self.pixel_decoder = PixelDecoder(self.backbone.channels, config)
-        self.query_decoder = QueryDecoder(config)
-        self.query_encoders, self.missing_query_types = build_query_encoders(config)
-        self._keys_to_ignore_on_load_unexpected = [
-            rf"^query_encoders\.{name}\." for name in self.missing_query_types
-        ]
-        if config.freeze_backbone:
-            freeze(self.backbone)
-        self.post_init()
 
     def train(self, mode: bool = True) -> OMGSegModel:
         """A frozen backbone stays in evaluation mode."""
@@ -175,8 +171,9 @@ class OMGSegModel(OMGSegPreTrainedModel):
         """
         if (pixel_values is None) == (image_features is None):
             raise ValueError("give either pixel_values or image_features (from get_image_features), not both or none")
-        if image_features is None:
+        if pixel_values is not None:
             image_features = self.get_image_features(pixel_values, pixel_mask)
+        assert image_features is not None
         _check_class_embeds(class_embeds, self.config.text_dim)
         prompts = {"input_points": input_points, "input_labels": input_labels, "input_boxes": input_boxes}
         prompts = {name: value for name, value in prompts.items() if value is not None}
@@ -216,7 +213,8 @@ class OMGSegModel(OMGSegPreTrainedModel):
         mask = content.repeat(clip_map.shape[1]).mask((clip_map.shape[-2], clip_map.shape[-1]))
         is_content = None if mask is None else mask.view(len(clip_map), 1, -1)
         pooled, is_pooled = pool_clip_features(clip_map, mask_logits, is_content)
-        return class_logits(self.backbone.embed_pooled(pooled), class_embeds, self.config.logit_scale), is_pooled
+        embeds = cast("OpenClipBackbone", self.backbone).embed_pooled(pooled)
+        return class_logits(embeds, class_embeds, self.config.logit_scale), is_pooled
 
     def _fuse(
         self, last: Prediction, features: ImageFeatures, class_embeds: Tensor | None, seen_classes: Tensor
@@ -287,4 +285,3 @@ def _check_class_embeds(class_embeds: Tensor | None, text_dim: int) -> None:
             f"class_embeds has shape {tuple(class_embeds.shape)}: expected (classes, synonyms, {text_dim}), "
             "all at least 1 (Vocabulary.class_embeds makes them)"
         )
-

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from omg_transformers.model.layers import ZeroLinear
 from omg_transformers.model.positions import cell_positions
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ class DeformableAttention(nn.Module):
         self.num_heads, self.num_points = config.num_attention_heads, config.pixel_decoder_points
         samples = self.num_heads * NUM_LEVELS * self.num_points
         self.sampling_offsets = SamplingOffsets(config.hidden_size, self.num_heads, self.num_points)
-        self.attention_weights = nn.Linear(config.hidden_size, samples)
-        self.attention_weights.starts_at_zero = True
+        self.attention_weights = ZeroLinear(config.hidden_size, samples)
         self.value_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.output_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
@@ -109,7 +109,7 @@ def _sample_for_training(values: Tensor, locations: Tensor, weights: Tensor, siz
     values: (B, N, M, d). locations: (B, N, M, L, P, 2), (x, y) in cells, centres at i + 0.5. weights: (B, N, M, L, P).
     """
     batch, length, heads, width = values.shape
-    total: Tensor | float = 0.0
+    total = values.new_zeros(())
     start = 0
     for level, (height, columns) in enumerate(sizes):
         level_values = values[:, start : start + height * columns].permute(0, 2, 3, 1)
@@ -121,7 +121,6 @@ def _sample_for_training(values: Tensor, locations: Tensor, weights: Tensor, siz
         )
         level_weights = weights[:, :, :, level].transpose(1, 2).reshape(batch * heads, 1, length, -1)
         total = total + (sampled * level_weights).sum(-1)
-    assert isinstance(total, Tensor)  # noqa: S101 for the type checker: there is at least one level
     return total.view(batch, heads * width, length).transpose(1, 2)
 
 
@@ -175,9 +174,7 @@ class PixelDecoderLayer(GradientCheckpointingLayer):
         self, tokens: Tensor, positions: Tensor, places: Tensor, is_content: Tensor | None, sizes: list[tuple[int, int]]
     ) -> Tensor:
         """tokens, positions: (B, N, D)."""
-        tokens = self.attention_norm(
-            tokens + self.attention(tokens + positions, tokens, places, is_content, sizes)
-        )
+        tokens = self.attention_norm(tokens + self.attention(tokens + positions, tokens, places, is_content, sizes))
         return self.ffn_norm(tokens + self.fc2(F.relu(self.fc1(tokens))))
 
 
@@ -217,7 +214,7 @@ class PixelDecoder(nn.Module):
             tokens = layer(tokens, positions, places, is_content, sizes)
         memories = [
             part.transpose(1, 2).unflatten(2, size)
-            for part, size in zip(tokens.split([h * w for h, w in sizes], dim=1), sizes, strict=True)
+            for part, size in zip(torch.split(tokens, [h * w for h, w in sizes], dim=1), sizes, strict=True)
         ]
         fine = self.lateral_projection(maps[0], content)
         fine = fine + F.interpolate(
@@ -235,7 +232,10 @@ def _reference_places(
     A token at a share of its own level stands at the same share of every other; shares are of the picture.
     """
     cells = [content.cells(size) for size in sizes]
-    extents = [torch.tensor([size], device=device) if count is None else count for size, count in zip(sizes, cells)]
+    extents = [
+        torch.tensor([size], device=device) if count is None else count
+        for size, count in zip(sizes, cells, strict=True)
+    ]
     shares = []
     for (height, width), extent in zip(sizes, extents, strict=True):
         y = (torch.arange(height, device=device) + 0.5) / extent[:, :1]

@@ -51,6 +51,6 @@ def frame_positions(num_frames: int, num_channels: int, device: torch.device) ->
 
 
 def box_positions(boxes_cxcywh_norm: Tensor, num_channels: int) -> Tensor:
-    """boxes: (..., 4) centre x, centre y, width, height in [0, 1]. Returns (..., 4 * num_channels): y, x, width, height."""
+    """boxes: (..., 4) centre, width and height in [0, 1]. Returns (..., 4 * num_channels): y, x, width, height."""
     x, y, width, height = boxes_cxcywh_norm.unbind(-1)
     return torch.cat([sine_embedding(part * 2 * math.pi, num_channels) for part in (y, x, width, height)], dim=-1)

@@ -112,9 +112,7 @@ class QueryDecoderLayer(GradientCheckpointingLayer):
         self, states: Tensor, positions: Tensor, keys: Tensor, values: Tensor, is_visible: Tensor, is_isolated: bool
     ) -> Tensor:
         """states, positions: (B, Q, D)."""
-        states = self.cross_attention_norm(
-            states + self.cross_attention(states + positions, keys, values, is_visible)
-        )
+        states = self.cross_attention_norm(states + self.cross_attention(states + positions, keys, values, is_visible))
         if is_isolated:
             # Attention to oneself alone is the value itself.
             attended = self.self_attention.out_proj(self.self_attention.v_proj(states))
@@ -162,9 +160,7 @@ class QueryDecoder(nn.Module):
                     is_content=None if mask is None else mask.view(len(values), -1),
                 )
             )
-        return ImageFeatures(
-            mask_features, tuple(levels), clip_map.unflatten(0, (-1, num_frames)), content, num_frames
-        )
+        return ImageFeatures(mask_features, tuple(levels), clip_map.unflatten(0, (-1, num_frames)), content, num_frames)
 
     def forward(
         self, queries: Queries, features: ImageFeatures, class_embeds: Tensor | None, *, output_auxiliary: bool

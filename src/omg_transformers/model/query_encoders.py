@@ -26,12 +26,15 @@ class LearnedQueries(nn.Module):
         self.content = nn.Embedding(num_queries, hidden_size)
         self.position = nn.Embedding(num_queries, hidden_size)
 
-    def forward(self, *, batch_size: int, content_sizes: Tensor, inputs: Mapping[str, Any]) -> Queries:
+    def forward(self, *, batch_size: int, content_sizes: Tensor, inputs: Mapping[str, Any]) -> Queries:  # noqa: ARG002
         """The same queries for every sample; takes no inputs."""
         if inputs:
-            raise ValueError(f"query_inputs holds {sorted(inputs)}: learned queries take none, choose another query_type")
+            raise ValueError(
+                f"query_inputs holds {sorted(inputs)}: learned queries take none, choose another query_type"
+            )
         return Queries(
-            content=self.content.weight.expand(batch_size, -1, -1), position=self.position.weight.expand(batch_size, -1, -1)
+            content=self.content.weight.expand(batch_size, -1, -1),
+            position=self.position.weight.expand(batch_size, -1, -1),
         )
 
 
@@ -51,10 +54,11 @@ class PromptQueries(nn.Module):
         `box_types` (B, N) int64 may tell which boxes stand for boxes (0) and which for points (1).
         """
         boxes, points = inputs.get("input_boxes"), inputs.get("input_points")
+        _check_labels(inputs.get("input_labels"))
         if (boxes is None) == (points is None):
             raise ValueError("prompts need either `input_boxes` or `input_points`: give exactly one of them")
-        _check_labels(inputs.get("input_labels"))
-        if points is not None:
+        if boxes is None:
+            assert points is not None
             _check_prompt("input_points", points, batch_size, (1, 2))
             corner = points[:, :, 0]
             boxes = torch.cat([corner - self.point_radius, corner + self.point_radius], dim=-1)
@@ -111,7 +115,9 @@ def build_query_encoders(config: OMGSegConfig) -> tuple[nn.ModuleDict, dict[str,
             encoder_class = load_query_encoder(name)
         except LookupError:
             distribution = entry.get("distribution", "an unknown distribution")
-            missing[name] = f"query type {name!r} needs {distribution}, which is not installed: pip install {distribution}"
+            missing[name] = (
+                f"query type {name!r} needs {distribution}, which is not installed: pip install {distribution}"
+            )
         except HeadLoadError as error:
             missing[name] = f"query type {name!r} is installed but cannot be used: {error}"
         if name in missing:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omg_transformers.model.layers import ZeroConvolution
+
 if TYPE_CHECKING:
     from omg_transformers.model.configuration import OMGSegConfig
     from omg_transformers.model.padding import Content
@@ -34,8 +36,7 @@ class MaskRefinement(nn.Module):
         self.query_convolution = nn.Conv2d(4, width, 3, padding=1, bias=False)
         self.state_projection = nn.Linear(config.hidden_size, width)
         self.middle_convolution = nn.Conv2d(width, width, 3, padding=2, dilation=2)
-        self.output_convolution = nn.Conv2d(width, 4, 3, padding=1)
-        self.output_convolution.starts_at_zero = True
+        self.output_convolution = ZeroConvolution(width, 4, 3, padding=1)
 
     def forward(
         self,
@@ -49,7 +50,7 @@ class MaskRefinement(nn.Module):
 
         anchors_xy_norm: (B, Q, 2) for the first frame; where there is none, the deepest point of the mask itself.
         """
-        batch, _, frames, height, width = mask_logits.shape
+        batch, _, frames = mask_logits.shape[:3]
         coarse = mask_logits.transpose(1, 2).flatten(0, 1)
         reduced = F.avg_pool2d(self.feature_reduction(mask_features), 2)
         shared = self.feature_convolution(content.zero_padding(reduced))
