@@ -76,6 +76,7 @@ class Settings:
     num_workers: int = 0
     mixed_precision: Literal["no", "bf16"] = "no"
     channels_last: bool = False
+    half_size_weights: bool = False
     log_every: int = 10
     save_every: int = 500
     evaluate_every: int = 0
@@ -232,8 +233,7 @@ def compute_losses(run: Run, batches: Iterator[Batch], step: int) -> tuple[str, 
     seed = (settings.seed * 1_000_003 + step) * 1_024 + run.accelerator.process_index
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    pixels = batch["pixel_values"].to(device)
-    names = run.tasks[batch["part"]]
+    pixels, names = batch["pixel_values"].to(device), run.tasks[batch["part"]]
     ask = functools.partial(
         make_question,
         class_embeds=run.vocabulary.class_embeds(batch["label_space"]),
@@ -278,20 +278,20 @@ def measure(run: Run) -> list[dict[str, Any]]:
             collate=functools.partial(collate, task=part.task, mean=run.settings.mean, std=run.settings.std),
             num_classes=len(source.label_space.classes),
         )
-        rounded = {f"{part.task}/{name}": round(value, 5) for name, value in figures.items()}
-        found.append({"held_out": part.source.title, **rounded})
+        found.append({"held_out": part.source.title, **{f"{part.task}/{k}": round(v, 5) for k, v in figures.items()}})
     run.answers.train()
     return found
 
 
 def export(run: Run) -> Path:
     """The folder that `from_pretrained` loads: model, processor, vocabulary."""
-    settings, folder = run.settings, run.settings.output / "model"
-    side = min(settings.transform.size)
+    settings, folder, side = run.settings, run.settings.output / "model", min(run.settings.transform.size)
     edges = {"shortest_edge": side, "longest_edge": 2 * side}
     pictures = OMGSegImageProcessor(size=edges, image_mean=list(settings.mean), image_std=list(settings.std))
+    half = settings.half_size_weights  # they are read back as float32: the configuration says so
+    weights = {k: v.half() if half and v.is_floating_point() else v for k, v in run.model.state_dict().items()}
+    run.model.save_pretrained(folder, state_dict=weights)
     first_space = next(iter(run.model.config.label_spaces.values()))
-    run.model.save_pretrained(folder)
     OMGSegProcessor(pictures, first_space, run.vocabulary).save_pretrained(folder)
     return folder
 
