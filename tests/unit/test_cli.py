@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -107,6 +108,17 @@ def test_task_labels_and_threshold_are_used(model, tmp_path):
     limit = entries[len(entries) // 2]["score"]
     assert main([*base, "--labels", "dog, person|grass", "--threshold", str(limit)]) == 0
     assert 0 < len(json.loads((tmp_path / "coco.json").read_text())) < len(entries)
+
+
+def test_options_of_the_checkpoint_hold_on_the_command_line_too(model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "head_options": {"instance": {"max_per_image": 2}}}))
+    picture = save_picture(tmp_path / "a.png")
+    arguments = ["segment", str(picture), "--task", "instance", "--labels", "dog", "--out", str(tmp_path)]
+    assert main([*arguments, "--model", str(folder)]) == 0
+    assert len(json.loads((tmp_path / "coco.json").read_text())) == 2
 
 
 def test_one_bad_picture_among_many_is_named_and_the_others_are_done(model, tmp_path, capsys):

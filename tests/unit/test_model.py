@@ -293,6 +293,11 @@ class TestBadInput:
         with pytest.raises(Exception, match=r"(?s)num_queries is 0.*backbone_kind is 'x'.*hidden_size is 30"):
             OMGSegConfig.tiny(num_queries=0, backbone_kind="x", hidden_size=30)
 
+    @pytest.mark.parametrize("options", [{"panoptic": 0.3}, {"panoptic": {1: 2}}])
+    def test_head_options_that_are_no_options_are_refused(self, options):
+        with pytest.raises(Exception, match=r"head_options\['panoptic'\] is"):
+            OMGSegConfig.tiny(head_options=options)
+
     def test_misspelt_setting_names_the_right_one(self):
         with pytest.raises(ValueError, match="did you mean 'num_queries'"):
             OMGSegConfig.tiny(num_querys=5)

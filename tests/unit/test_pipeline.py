@@ -173,6 +173,25 @@ def test_options_of_the_checkpoint_hold_unless_the_call_gives_its_own(pictures):
     pipe = build(head_options={"instance": {"max_per_image": 3}})
     assert len(pipe(pictures[0], task="instance", labels=["dog"])) == 3
     assert len(pipe(pictures[0], task="instance", labels=["dog"], max_per_image=8)) == 8
+    assert len(pipe.segment(pictures[:1], task="instance", labels=["dog"])[0]) == 3
+
+
+def test_none_is_an_option_that_is_stronger_than_the_checkpoints(pictures):
+    pipe = build(head_options={"instance": {"mask_nms_threshold": 0.0}})
+    few = pipe(pictures[0], task="instance", labels=["dog"])
+    assert len(few) < len(pipe(pictures[0], task="instance", labels=["dog"], mask_nms_threshold=None))
+
+
+def test_options_of_the_checkpoint_that_the_head_does_not_know_are_named(pictures):
+    pipe = build(head_options={"instance": {"max_per_imag": 3}})
+    with pytest.raises(TypeError, match=r"checkpoint's head_options.*Did you mean 'max_per_image'"):
+        pipe(pictures[0], task="instance")
+
+
+def test_options_of_the_checkpoint_are_saved_with_it(pictures, tmp_path):
+    build(head_options={"instance": {"max_per_image": 3}}).save_pretrained(tmp_path)
+    loaded = pipeline("omg-segmentation", model=str(tmp_path), device="cpu")
+    assert len(loaded(pictures[0], task="instance", labels=["dog"])) == 3
 
 
 def test_points_and_boxes_are_answered_by_the_head_for_prompts(pipe, pictures):

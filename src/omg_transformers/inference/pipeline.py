@@ -49,7 +49,7 @@ class OMGSegPipeline(Pipeline):
     """Segments pictures by any installed task and any names.
 
     Per call or on construction: task (or subtask, the stock pipelines' word), labels, threshold, any option of the
-    task's head, and prompts of a picture in its own pixels: input_points [object][point][x, y], input_labels
+    task's head (else the checkpoint's `head_options` hold, else the head's own), and prompts of a picture in its own pixels: input_points [object][point][x, y], input_labels
     [object][point], input_boxes [box][x1, y1, x2, y2]; query_inputs: a batch of one for a plug-in's query encoder, in
     pixels of the model's input. Per call, a picture may be {"image": ..., prompts}.
     Returns per picture a list of {"label", "score", "mask" (PIL "L", 0 or 255), "id", "box" {xmin, ymin, xmax, ymax,
@@ -88,7 +88,8 @@ class OMGSegPipeline(Pipeline):
         if head.spec.has_classes and space is None:
             raise ValueError(f"task {head.spec.name!r} needs class names and this model has none: pass labels=[...]")
         _check_options(head, options)
-        defaults = (getattr(self.model.config, "head_options", None) or {}).get(head.spec.name, {})
+        defaults = (self.model.config.head_options or {}).get(head.spec.name, {})
+        _check_options(head, defaults, f"the checkpoint's head_options[{head.spec.name!r}]: ")
         class_embeds = None if space is None else self._processor().class_embeds(space)
         return Request(head, space, class_embeds, {**defaults, **options})
 
@@ -138,7 +139,9 @@ class OMGSegPipeline(Pipeline):
         threshold = kwargs.get("threshold")
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"threshold is {threshold}: expected a score from 0 to 1")
-        return preprocess, {key: value for key, value in kwargs.items() if value is not None}, {}
+        # For these None says "as usual"; for a head's own option it is a value, stronger than the checkpoint's.
+        unset = [name for name in ("task", "labels", "threshold", *PROMPTS, QUERY_INPUTS) if kwargs.get(name) is None]
+        return preprocess, {name: value for name, value in kwargs.items() if name not in unset}, {}
 
     def preprocess(self, picture: Any, **prompts: Any) -> dict[str, Any]:
         """One picture, decoded, with its prompts."""
@@ -229,7 +232,7 @@ def _check_prompts(head: TaskHead, item: Mapping[str, Any]) -> None:
         )
 
 
-def _check_options(head: TaskHead, options: Mapping[str, Any]) -> None:
+def _check_options(head: TaskHead, options: Mapping[str, Any], origin: str = "") -> None:
     parameters = inspect.signature(head.postprocess).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
@@ -239,7 +242,7 @@ def _check_options(head: TaskHead, options: Mapping[str, Any]) -> None:
             nearest = difflib.get_close_matches(name, [*known, "task", "labels", *PROMPTS], n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
             raise TypeError(
-                f"unknown option {name!r}: task {head.spec.name!r} takes {', '.join(known) or 'none'}.{hint}"
+                f"{origin}unknown option {name!r}: task {head.spec.name!r} takes {', '.join(known) or 'none'}.{hint}"
             )
 
 

@@ -28,6 +28,8 @@ class OMGSegConfig(PreTrainedConfig):
     query_encoders: query types that plug-ins bring: name -> {"distribution": str, "options": dict}.
     label_spaces: name -> `LabelSpace.to_dict()` of the spaces the weights were trained on.
     default_task: the head that the pipeline uses when none is named.
+    head_options: task -> keyword options of its head's `postprocess` that suit these weights, such as
+      {"panoptic": {"threshold": 0.1}}; pipeline and command line use them where a call gives none of its own.
     backbone_pads_safely: set by the model: padding in a batch never changes an answer.
     """
 
@@ -60,6 +62,7 @@ class OMGSegConfig(PreTrainedConfig):
     query_encoders: dict[str, Any] | None = None
     label_spaces: dict[str, Any] | None = None
     default_task: str | None = None
+    head_options: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         own = {name for name in vars(type(self)) if not name.startswith("_")} & set(type(self).__annotations__)
@@ -96,6 +99,11 @@ class OMGSegConfig(PreTrainedConfig):
             f"query_encoders names {name!r}, which the core provides: choose another name"
             for name in self.query_encoders or {}
             if name in ("learned", "prompt")
+        ]
+        problems += [
+            f"head_options[{task!r}] is {options!r}: expected a dictionary of the head's keyword options"
+            for task, options in (self.head_options or {}).items()
+            if not isinstance(options, dict) or not all(isinstance(name, str) for name in options)
         ]
         if problems:
             raise ValueError("OMGSegConfig cannot be built:\n- " + "\n- ".join(problems))

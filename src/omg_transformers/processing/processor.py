@@ -126,7 +126,8 @@ class OMGSegProcessor(ProcessorMixin):
     ) -> list[Segments]:
         """One result per picture or clip, at its (height, width) in `target_sizes`: `inputs["original_sizes"]`.
 
-        task: name of an installed task head. labels: those of the call that made the inputs. options: the head's own.
+        task: name of an installed task head. labels: those of the call that made the inputs. options: the head's own;
+        those that suit a checkpoint are in `model.config.head_options`, which only the pipeline applies by itself.
         LookupError names the nearest task; ValueError says what is wrong with `target_sizes` or `labels`.
         """
         head = load_head(task)
