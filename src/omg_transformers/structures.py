@@ -61,6 +61,11 @@ class QueryOutput:
     def __len__(self) -> int:
         return len(self.mask_logits)
 
+    def detach(self) -> QueryOutput:
+        """The same numbers without their gradients, for results."""
+        tensors = {name: getattr(self, name) for name in ("class_logits", "mask_logits", "iou_logits", "query_states")}
+        return replace(self, **{name: value.detach() for name, value in tensors.items() if value is not None})
+
     def select(self, index: int) -> QueryOutput:
         """The output of one sample, as a batch of one."""
         rows = slice(index, index + 1)

@@ -59,6 +59,7 @@ class InstanceHead:
         are multiplied by the predicted mask quality. mask_nms_threshold: results that overlap a better one by more
         than this IoU are dropped, whatever their classes.
         """
+        output = output.detach()
         check_sizes(sizes, len(output))
         _check_options(output, max_per_image, use_iou_score)
         probs = class_probs(output.class_logits, len(is_thing))[..., :-1]

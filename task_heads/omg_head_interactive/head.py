@@ -74,6 +74,7 @@ class InteractiveHead:
         mask_threshold: logit above which a pixel is inside. num_proposals: only the masks of best predicted quality,
         best first. Without predicted qualities the score is the mean probability inside the mask.
         """
+        output = output.detach()
         check_sizes(sizes, len(output))
         if num_proposals is not None and output.iou_logits is None:
             raise ValueError("num_proposals needs iou_logits, and the output has none: leave num_proposals None")

@@ -63,6 +63,7 @@ class PanopticHead:
         mask is dropped. filter_low_score: segments keep only pixels inside their query's own mask.
         mask_nms_threshold: queries that overlap a better one by more than this IoU are dropped before the contest.
         """
+        output = output.detach()
         check_sizes(sizes, len(output))
         probs = class_probs(output.class_logits, len(is_thing))
         results = []

@@ -57,6 +57,7 @@ class SemanticHead:
 
         threshold: pixels whose best class score is below it become void; None: every pixel has a class.
         """
+        output = output.detach()
         check_sizes(sizes, len(output))
         probs = class_probs(output.class_logits, len(is_thing))[..., :-1]
         return [

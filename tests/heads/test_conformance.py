@@ -1,6 +1,12 @@
 """Every installed head keeps every promise of the conformance kit."""
 
-from omg_transformers.plugins import available_heads, failed_heads
+import warnings
+
+import pytest
+import torch
+
+from omg_transformers.plugins import available_heads, failed_heads, load_head
+from omg_transformers.structures import QueryOutput
 from omg_transformers.testing import head_checks, parametrize_with_head_checks
 
 SHIPPED = {"instance", "interactive", "panoptic", "semantic"}
@@ -20,3 +26,19 @@ def test_conformance(head, check):
 def test_conformance_runs_every_check_on_every_head():
     cases = test_conformance.pytestmark[0].args[1]
     assert len(cases) == len(FOUND) * len(head_checks())
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_outputs_with_gradients_give_the_same_results_in_silence(name):
+    head, random = load_head(name), torch.Generator().manual_seed(0)
+    shapes = ((1, 6, 4), (1, 6, 1, 9, 11), (1, 6))
+    tensors = [torch.randn(shape, generator=random) * 4 for shape in shapes]
+    tensors[0][:, 0], tensors[1][:, 0] = torch.tensor([1.0, 2.0, 9.0, 0.0]), 9.0  # one query surely wins its pixels
+    question = {"sizes": [(40, 50)], "is_thing": (True, False, True)}
+    (expected,) = head.postprocess(QueryOutput(*tensors), **question)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (result,) = head.postprocess(QueryOutput(*(tensor.requires_grad_() for tensor in tensors)), **question)
+    assert len(expected) > 0
+    assert not result.scores.requires_grad
+    torch.testing.assert_close(result.scores, expected.scores, atol=0, rtol=0)

@@ -76,6 +76,7 @@ class ScribbleHead:
         mask_threshold: float = 0.0,
     ) -> list[Segments]:
         """One segment per scribble (label -1), also where the mask is empty. mask_threshold: a logit."""
+        output = output.detach()
         check_sizes(sizes, len(output))
         results = []
         for index, (height, width) in enumerate(sizes):
