@@ -22,6 +22,7 @@ CASES = [
     ((2, 3), None, None, (33, 47)),
     ((48, 64), None, None, (5, 1)),
     ((1, 1), None, None, (1, 1)),
+    ((40, 2), (160, 8), (160, 1), (2500, 10)),
 ]
 
 
@@ -152,3 +153,14 @@ def test_content_larger_than_the_input_is_refused():
 def test_content_without_input_is_refused():
     with pytest.raises(ValueError, match="needs input_size"):
         MaskResizer((4, 4), (8, 8), content_size=(16, 16))
+
+
+@pytest.mark.parametrize("target", [(20000, 10), (10, 20000)])
+def test_a_thin_picture_is_cut_into_few_tiles(target):
+    grid = tuple(max(1, side * 320 // 20000) for side in target)
+    assert len(list(MaskResizer(grid, target).tiles())) <= 40
+
+
+def test_a_usual_picture_keeps_the_usual_tiles():
+    resizer = MaskResizer((270, 480), (1080, 1920))
+    assert (len(resizer.row_bands), len(resizer.column_bands)) == (9, 8)

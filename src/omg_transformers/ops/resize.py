@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # Target pixels (rows, columns) of a tile. On a CPU a few tiles should fit into the cache; elsewhere launches cost more.
 CPU_TILE_SIZE = (128, 256)
 DEVICE_TILE_SIZE = (512, 1024)
+# What a tile may span when it is made longer than usual: grid places, and target pixels (their weights are made dense).
+MAX_GRID_PLACES = 64
+MAX_TILE_LENGTH = 512
 # How far float32 rounding may carry a weighted mean outside the values it is a mean of, relative to the largest.
 ROUNDING = 4e-6
 
@@ -82,7 +85,8 @@ class MaskResizer:
         self.target_size = (int(target_size[0]), int(target_size[1]))
         self.device = torch.device(device)
         if tile_size is None:
-            tile_size = CPU_TILE_SIZE if self.device.type == "cpu" else DEVICE_TILE_SIZE
+            usual = CPU_TILE_SIZE if self.device.type == "cpu" else DEVICE_TILE_SIZE
+            tile_size = _fitted_tile(usual, grid_size, self.target_size)
         axes = [
             _bands(
                 grid_size[axis],
@@ -220,6 +224,17 @@ def _check_content(input_size: tuple[int, int] | None, content_size: tuple[int, 
         raise ValueError(
             f"content_size {content_size} does not fit into the padded input {input_size}: both are (height, width)"
         )
+
+
+def _fitted_tile(tile: tuple[int, int], grid: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """A longer tile where the target is too narrow to fill it, or thin pictures would fall into thousands of tiles."""
+    lengths = []
+    for axis, other in ((0, 1), (1, 0)):
+        room = tile[other] // min(tile[other], target[other])
+        # Each place of the result costs one product per grid place that its band sees.
+        cheap = MAX_GRID_PLACES * target[axis] // grid[axis]
+        lengths.append(max(tile[axis], min(tile[axis] * room, cheap, MAX_TILE_LENGTH)))
+    return lengths[0], lengths[1]
 
 
 def _bands(
