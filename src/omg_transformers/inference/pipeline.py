@@ -49,9 +49,10 @@ class OMGSegPipeline(Pipeline):
     """Segments pictures by any installed task and any names.
 
     Per call or on construction: task (or subtask, the stock pipelines' word), labels, threshold, any option of the
-    task's head (else the checkpoint's `head_options` hold, else the head's own), and prompts of a picture in its own pixels: input_points [object][point][x, y], input_labels
-    [object][point], input_boxes [box][x1, y1, x2, y2]; query_inputs: a batch of one for a plug-in's query encoder, in
-    pixels of the model's input. Per call, a picture may be {"image": ..., prompts}.
+    task's head (else the checkpoint's `head_options` hold, else the head's own), and prompts of a picture in its own
+    pixels: input_points [object][point][x, y], input_labels [object][point], input_boxes [box][x1, y1, x2, y2];
+    query_inputs: a batch of one for a plug-in's query encoder, in pixels of the model's input. Per call, a picture may
+    be {"image": ..., prompts}.
     Returns per picture a list of {"label", "score", "mask" (PIL "L", 0 or 255), "id", "box" {xmin, ymin, xmax, ymax,
     the last two exclusive}, "is_thing"}. A list gives a list, a generator a generator.
     """
