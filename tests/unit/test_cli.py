@@ -205,6 +205,64 @@ def test_wrong_usage_is_status_2(arguments, message, capsys):
     assert capsys.readouterr().err.startswith("omg-seg: error: ")
 
 
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory) -> tuple[str, str]:
+    """(a model whose trunk is an open_clip model's, the weights of that model), both tiny and random."""
+    import open_clip
+
+    folder = tmp_path_factory.mktemp("tower")
+    description = {
+        "embed_dim": 16,
+        "vision_cfg": {"timm_model_name": "convnext_atto", "timm_model_pretrained": False, "timm_pool": "avg",
+                       "timm_proj": "linear", "image_size": 64},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }  # fmt: skip
+    (folder / "tiny_convnext_of_this_test.json").write_text(json.dumps(description))
+    open_clip.add_model_config(folder / "tiny_convnext_of_this_test.json")
+    torch.manual_seed(0)
+    weights = open_clip.create_model("tiny_convnext_of_this_test", pretrained=None).state_dict()
+    torch.save(weights, folder / "tower.pt")
+    config = {"backbone_kind": "open_clip", "backbone_name": "tiny_convnext_of_this_test", "logit_scale": 5.0}
+    OMGSegModel(OMGSegConfig.tiny(**config, default_task="semantic")).save_pretrained(folder / "model")
+    space = LabelSpace.from_names(["person", "grass"])
+    OMGSegProcessor(OMGSegImageProcessor(size={"shortest_edge": 64}), space).save_pretrained(folder / "model")
+    return str(folder / "model"), str(folder / "tower.pt")
+
+
+def test_with_a_text_tower_any_text_is_a_name(tower, tmp_path):
+    picture, (model, weights) = save_picture(tmp_path / "a.png"), tower
+    arguments = ["segment", str(picture), "--out", str(tmp_path), "--model", model, "--text-tower", weights]
+    assert main([*arguments, "--labels", "a purple unicorn, the rest of the world"]) == 0
+    space = LabelSpace.from_dict(json.loads((tmp_path / "labels.json").read_text()))
+    assert space.names == ("a purple unicorn", "the rest of the world")
+    assert (tmp_path / "classes" / "a.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--text-tower"),
+        (["--text-tower", "laion5b"], "expected a file or one of none"),
+        (["--text-tower", "WEIGHTS", "--labels", "word " * 80], "tokens"),
+    ],
+)
+def test_what_a_text_tower_cannot_do_is_one_line(tower, tmp_path, capsys, arguments, message):
+    picture, (model, weights) = save_picture(tmp_path / "a.png"), tower
+    given = [weights if word == "WEIGHTS" else word for word in arguments]
+    base = ["segment", str(picture), "--out", str(tmp_path / "out"), "--model", model, "--labels", "unicorn"]
+    assert main([*base, *given]) == 1
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+def test_a_text_tower_for_another_backbone_is_refused(model, tower, tmp_path, capsys):
+    picture = save_picture(tmp_path / "a.png")
+    arguments = ["segment", str(picture), "--model", model, "--text-tower", tower[1], "--out", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    assert "needs a model with an open_clip backbone" in capsys.readouterr().err
+
+
 def test_no_command_shows_the_help(capsys):
     assert main([]) == 2
     assert "segment pictures" in capsys.readouterr().out

@@ -27,16 +27,15 @@ def run(options: argparse.Namespace) -> int:
     if not options.checkpoint.is_file():
         raise ValueError(f"there is no checkpoint at {options.checkpoint}: check the path")
     prepare_folder(options.out)
-    from omg_transformers import OMGSegConfig, OMGSegImageProcessor, OMGSegProcessor, Vocabulary
+    from omg_transformers import OMGSegConfig, OMGSegImageProcessor, OMGSegProcessor
+    from omg_transformers.cli.text_tower import open_text_tower
     from omg_transformers.labels import LabelSpace
     from omg_transformers.model.convert import convert_checkpoint
 
     folder = convert_checkpoint(options.checkpoint, options.out)
     config = OMGSegConfig.from_pretrained(folder)
     spaces = [LabelSpace.from_dict(space) for space in (config.label_spaces or {}).values()]
-    vocabulary = None
-    if options.text_tower is not None:
-        vocabulary = Vocabulary.from_open_clip(config.backbone_name, options.text_tower)
+    vocabulary = None if options.text_tower is None else open_text_tower(config, options.text_tower)
     image_processor = OMGSegImageProcessor(size={"shortest_edge": 800, "longest_edge": 1333})
     processor = OMGSegProcessor(image_processor, label_space=spaces[0] if spaces else None, vocabulary=vocabulary)
     processor.save_pretrained(folder, label_spaces=spaces)

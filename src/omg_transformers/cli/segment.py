@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='names with commas, synonyms with |: "person, sofa|couch, grass"; or the name of a label space',
     )
     parser.add_argument("--model", help="folder of a model (the small one inside this package)")
+    parser.add_argument(
+        "--text-tower",
+        metavar="TAG|FILE",
+        help="open_clip weights of the model's text tower, a tag or a local file: --labels may then be any text "
+        "(only for models with an open_clip backbone, such as converted ones)",
+    )
     parser.add_argument("--threshold", type=_score, help="leave out what scores below, 0 to 1 (the task's own)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (a GPU if there is one)")
     parser.add_argument("--batch-size", type=_count, default=1, help="pictures per forward pass (%(default)s)")
@@ -40,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
     paths = find_pictures(options.images, PICTURE_SUFFIXES)
     prepare_folder(options.out)
-    pipeline = _load_pipeline(options.model, options.device)
+    pipeline = _load_pipeline(options.model, options.device, options.text_tower)
     labels = read_labels(options.labels, pipeline.model.config.label_spaces or ())
     question = {"task": options.task, "labels": labels, "threshold": options.threshold}
     question = {name: value for name, value in question.items() if value is not None}
@@ -80,11 +86,12 @@ def read_labels(text: str | None, own_spaces: Collection[str]) -> list[str] | st
     return names[0] if len(names) == 1 and (names[0] in spaces or is_slip) else names
 
 
-def _load_pipeline(model: str | None, device: str | None) -> OMGSegPipeline:
+def _load_pipeline(model: str | None, device: str | None, text_tower: str | None) -> OMGSegPipeline:
     import torch
     from transformers.utils import logging
 
-    from omg_transformers import OMGSegModel, OMGSegPipeline, OMGSegProcessor, default_checkpoint
+    from omg_transformers import OMGSegConfig, OMGSegModel, OMGSegPipeline, OMGSegProcessor, default_checkpoint
+    from omg_transformers.cli.text_tower import open_text_tower
 
     source = str(default_checkpoint()) if model is None else model
     if not (Path(source) / "config.json").is_file() and (Path(source).exists() or len(Path(source).parts) != 2):
@@ -97,6 +104,10 @@ def _load_pipeline(model: str | None, device: str | None) -> OMGSegPipeline:
         raise ValueError(f"--device {device} cannot be used ({error}): try cpu, or see `omg-seg doctor`") from error
     logging.disable_progress_bar()
     processor = OMGSegProcessor.from_pretrained(source)
+    if text_tower is not None:
+        config = OMGSegConfig.from_pretrained(source)
+        vocabulary = open_text_tower(config, text_tower)
+        processor = OMGSegProcessor(processor.image_processor, processor.label_space, vocabulary)
     loaded, report = OMGSegModel.from_pretrained(source, output_loading_info=True)
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would only warn, and the answers would be noise

@@ -111,7 +111,8 @@ class OMGSegProcessor(ProcessorMixin):
                 return None
             raise ValueError(
                 "labels were given but this processor has no vocabulary to turn names into embeddings: load a "
-                "checkpoint with vocabulary.safetensors, or pass the processor a vocabulary=Vocabulary.from_open_clip()"
+                "checkpoint with vocabulary.safetensors, or give it a text tower: vocabulary=Vocabulary."
+                "from_open_clip(...), --text-tower on the command line"
             )
         return self._vocabulary.class_embeds(space)
 
