@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
 from importlib.abc import Loader, MetaPathFinder
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,14 @@ def register() -> None:
         default={"model": (str(default_checkpoint()), None)},
         type="multimodal",
     )
+    logging.getLogger("transformers.pipelines").addFilter(_is_worth_saying)
     # `save_pretrained` of a registered pipeline writes `custom_pipelines`, after which loading asks for
     # `trust_remote_code` even where this package is installed.
     del parts["OMGSegPipeline"]._registered_impl
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """Not: that our task took our own default model, at no revision, which "is not recommended". It is meant to."""
+    from omg_transformers import default_checkpoint
+
+    return not record.getMessage().startswith(f"No model was supplied, defaulted to {default_checkpoint()} ")

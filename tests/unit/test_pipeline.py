@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import types
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 from transformers import pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
 
+import omg_transformers
 from omg_transformers import OMGSegConfig, OMGSegImageProcessor, OMGSegModel, OMGSegPipeline, OMGSegProcessor
 from omg_transformers.labels import LabelSpace, Vocabulary
 from omg_transformers.structures import Segments
@@ -246,6 +249,26 @@ def test_segment_gives_segments_in_one_pass(pipe, pictures):
     results = pipe.segment(pictures, task="panoptic")
     assert all(isinstance(result, Segments) for result in results)
     assert [result.size for result in results] == SIZES
+
+
+def test_the_default_model_is_taken_in_silence(pipe, tmp_path, monkeypatch):
+    pipe.save_pretrained(tmp_path)
+    monkeypatch.setattr(omg_transformers, "default_checkpoint", lambda: tmp_path)
+    task = PIPELINE_REGISTRY.supported_tasks["omg-segmentation"]
+    monkeypatch.setitem(task, "default", {"model": (str(tmp_path), None)})
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    transformers_logger = logging.getLogger("transformers")
+    transformers_logger.addHandler(handler)
+    try:
+        assert isinstance(pipeline("omg-segmentation", device="cpu"), OMGSegPipeline)
+        monkeypatch.setattr(omg_transformers, "default_checkpoint", lambda: "elsewhere")
+        assert not said
+        pipeline("omg-segmentation", device="cpu")
+    finally:
+        transformers_logger.removeHandler(handler)
+    assert any("No model was supplied" in text for text in said)  # so the test hears what transformers says
 
 
 def test_saving_and_loading_by_the_task_name(pipe, pictures, tmp_path):
