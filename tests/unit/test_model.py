@@ -101,6 +101,11 @@ class TestOutput:
 
 
 class TestSaving:
+    def test_whoever_may_read_the_configuration_may_read_the_weights(self, model, tmp_path):
+        model.save_pretrained(tmp_path)
+        modes = {(tmp_path / name).stat().st_mode for name in ("config.json", "model.safetensors")}
+        assert len(modes) == 1
+
     def test_round_trip_is_bit_for_bit(self, model, tmp_path):
         model.save_pretrained(tmp_path)
         loaded = OMGSegModel.from_pretrained(tmp_path)
@@ -270,16 +275,32 @@ class TestTraining:
             output = model(pictures().bfloat16(), class_embeds=class_embeds(model))
         assert output.class_logits.isfinite().all()
 
-    def test_compiles_without_a_graph_break(self, model):
+    @pytest.mark.parametrize(
+        "question",
+        [
+            pytest.param("names and padding", marks=pytest.mark.slow),
+            pytest.param("points of clips", marks=pytest.mark.slow),
+            pytest.param("boxes", marks=pytest.mark.slow),
+            "clips",
+        ],
+    )
+    def test_compiles_without_a_graph_break(self, model, question):
         torch.compiler.reset()
         compiled = torch.compile(model, fullgraph=True, backend="eager")
-        embeds = class_embeds(model)
-        mask = torch.ones(2, 64, 96, dtype=torch.bool)
+        frames, mask = pictures(), torch.ones(2, 64, 96, dtype=torch.bool)
+        mask[1, :, 70:] = False
+        inputs = {
+            "names and padding": {"pixel_mask": mask, "class_embeds": class_embeds(model)},
+            "points of clips": {"pixel_mask": mask, "input_points": torch.full((2, 3, 1, 2), 20.0)},
+            "boxes": {"pixel_mask": mask, "input_boxes": torch.tensor([[[4.0, 5, 30, 40]]] * 2)},
+            "clips": {"class_embeds": class_embeds(model)},
+        }[question]
+        frames = torch.stack([frames, frames.flip(-1)], 1) if "clips" in question else frames
         with torch.no_grad():
-            expected = model(pictures(), pixel_mask=mask, class_embeds=embeds)
-            output = compiled(pictures(), pixel_mask=mask, class_embeds=embeds)
+            expected, output = (call(frames, **inputs) for call in (model, compiled))
         torch.testing.assert_close(output.mask_logits, expected.mask_logits)
-        torch.testing.assert_close(output.class_logits, expected.class_logits)
+        if "class_embeds" in inputs:
+            torch.testing.assert_close(output.class_logits, expected.class_logits)
 
 
 def _no_padding():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,23 +60,15 @@ class NameTable:
         """Write the vectors, the names as metadata. A file of that name is replaced in one step."""
         from safetensors.torch import save
 
+        from omg_transformers.formats.atomic_file import write_bytes
+
         tensors = {"embeddings": self._given.contiguous()}
         if center is not None:
             tensors["center"] = center.float().contiguous()
         description = json.dumps({"version": _VERSION, "names": self.names}, ensure_ascii=False)
         content = save(tensors, metadata={_METADATA_KEY: description})
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-            # mkstemp gives 0600; a checkpoint is as readable as its neighbours.
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(file)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        return file
+        return write_bytes(file, content)
 
     @staticmethod
     def read(file: Path) -> tuple[tuple[str, ...], Tensor, Tensor | None]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -122,7 +124,10 @@ class OMGSegModel(PreTrainedModel):
         return self
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """As in transformers. Warns when a query type whose plug-in is missing would be lost."""
+        """As in transformers, but the weights may be read by whoever may read the configuration.
+
+        Warns when a query type whose plug-in is missing would be lost.
+        """
         if self.missing_query_types:
             warnings.warn(
                 f"{save_directory} will lack the weights of {', '.join(sorted(self.missing_query_types))}: "
@@ -130,6 +135,10 @@ class OMGSegModel(PreTrainedModel):
                 stacklevel=2,
             )
         super().save_pretrained(save_directory, **kwargs)
+        folder = Path(save_directory)
+        for file in folder.glob("*.safetensors"):  # safetensors lets only the owner read what it writes
+            if (folder / "config.json").is_file():
+                shutil.copymode(folder / "config.json", file)
 
     def get_image_features(self, pixel_values: Tensor, pixel_mask: Tensor | None = None) -> ImageFeatures:
         """Everything that does not depend on the queries; reuse it for any number of prompts and class names.
