@@ -128,7 +128,9 @@ def test_a_query_type_that_is_missing_is_refused_by_name(saved, removed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = story.reload(saved)
-    with pytest.raises(RuntimeError, match=r"'scribble' needs omg-head-scribble, which is not installed: pip install omg-head-scribble"):
+    with pytest.raises(
+        RuntimeError, match=r"'scribble' needs omg-head-scribble, which is not installed: pip install omg-head-scribble"
+    ):
         story.scribble_answer(model)
 
 
