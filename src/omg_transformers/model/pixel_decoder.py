@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from omg_transformers.model.padding import Content
 
 NUM_LEVELS = 3
+# One row and column of zeros before a level; two after it, for the right corners of a place held at the border.
+BORDER = 3
 
 
 class ContentGroupNorm(nn.GroupNorm):
@@ -84,7 +86,7 @@ class DeformableAttention(nn.Module):
     def forward(
         self, queries: Tensor, tokens: Tensor, places: Tensor, is_content: Tensor | None, sizes: list[tuple[int, int]]
     ) -> Tensor:
-        """queries, tokens: (B, N, D), positions added in queries only. places: (B or 1, N, L, 2), (x, y) in cells."""
+        """queries, tokens: (B, N, D), positions added in queries only. places: (B or 1, N, 2, 1, L * P), in cells."""
         batch, length, width = tokens.shape
         values = self.value_proj(tokens)
         if is_content is not None:
@@ -93,29 +95,37 @@ class DeformableAttention(nn.Module):
         # Locations in half precision move by whole cells: everything up to the sampling stays in float32.
         with torch.autocast(tokens.device.type, enabled=False):
             queries = queries.float()
-            offsets = F.linear(queries, self.sampling_offsets.weight.float(), self.sampling_offsets.bias.float())
+            offsets = F.linear(
+                queries, _axes_apart(self.sampling_offsets.weight), _axes_apart(self.sampling_offsets.bias)
+            )
             weights = F.linear(queries, self.attention_weights.weight.float(), self.attention_weights.bias.float())
-            offsets = offsets.view(batch, length, self.num_heads, NUM_LEVELS, self.num_points, 2)
-            weights = weights.view(batch, length, self.num_heads, -1).softmax(-1).view(offsets.shape[:-1])
-            locations = places[:, :, None, :, None] + offsets
+            locations = places + offsets.view(batch, length, 2, self.num_heads, -1)
+            weights = weights.view(batch, length, self.num_heads, -1).softmax(-1)
             sample = _sample_for_training if torch.is_grad_enabled() else _sample_for_inference
             sampled = sample(values.float(), locations, weights, sizes)
         return self.output_proj(sampled.to(values.dtype))
 
 
+def _axes_apart(parameter: Tensor) -> Tensor:
+    """Rows x, y, x, y ... as all x, then all y: each axis lies in one piece and is computed on as a whole."""
+    return parameter.float().unflatten(0, (-1, 2)).transpose(0, 1).flatten(0, 1)
+
+
 def _sample_for_training(values: Tensor, locations: Tensor, weights: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
     """Weighted sums by `grid_sample`: forward plus backward it is as fast as anything in eager PyTorch.
 
-    values: (B, N, M, d). locations: (B, N, M, L, P, 2), (x, y) in cells, centres at i + 0.5. weights: (B, N, M, L, P).
+    values: (B, N, M, d). locations: (B, N, 2, M, L * P), x and y in cells, centres at whole numbers, zeros outside.
+    weights: (B, N, M, L * P). Returns (B, N, M * d).
     """
     batch, length, heads, width = values.shape
+    locations, weights = locations.unflatten(-1, (NUM_LEVELS, -1)), weights.unflatten(-1, (NUM_LEVELS, -1))
     total = values.new_zeros(())
     start = 0
     for level, (height, columns) in enumerate(sizes):
         level_values = values[:, start : start + height * columns].permute(0, 2, 3, 1)
         start += height * columns
         scale = locations.new_tensor([2.0 / columns, 2.0 / height])
-        grid = locations[:, :, :, level].transpose(1, 2).flatten(0, 1) * scale - 1.0
+        grid = (locations[..., level, :].permute(0, 3, 1, 4, 2).flatten(0, 1) + 0.5) * scale - 1.0
         sampled = F.grid_sample(
             level_values.reshape(batch * heads, width, height, columns), grid, mode="bilinear", align_corners=False
         )
@@ -125,38 +135,54 @@ def _sample_for_training(values: Tensor, locations: Tensor, weights: Tensor, siz
 
 
 def _sample_for_inference(values: Tensor, locations: Tensor, weights: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
-    """The same sums as one `embedding_bag` over 4 corners x levels x points: three times faster without gradients."""
+    """The same sums as one `embedding_bag` over 4 corners x levels x points: many times faster without gradients.
+
+    What is outside a level is held at its border and reads zeros there, so that no corner needs a mask.
+    """
     batch, length, heads, width = values.shape
-    extents = locations.new_tensor([(columns, height) for height, columns in sizes])[:, None]
-    starts = [0]
-    for height, columns in sizes:
-        starts.append(starts[-1] + height * columns)
-    first_rows = torch.tensor(starts[:-1], device=values.device, dtype=torch.float32)[:, None]
-    shifted = locations - 0.5
-    corner = shifted.floor()
-    fraction_x, fraction_y = (shifted - corner).unbind(-1)
-    left, top = corner.unbind(-1)
-    columns_per_level, rows_per_level = extents.unbind(-1)
-    rows, row_weights = [], []
-    for step_y, weight_y in ((0.0, 1 - fraction_y), (1.0, fraction_y)):
-        y = top + step_y
-        weight_y = weights * weight_y * ((y >= 0) & (y < rows_per_level))
-        row_start = first_rows + y.clamp(min=0.0).minimum(rows_per_level - 1) * columns_per_level
-        for step_x, weight_x in ((0.0, 1 - fraction_x), (1.0, fraction_x)):
-            x = left + step_x
-            rows.append(row_start + x.clamp(min=0.0).minimum(columns_per_level - 1))
-            row_weights.append(weight_y * weight_x * ((x >= 0) & (x < columns_per_level)))
-    row_of_sample = torch.stack(rows, dim=-1).flatten(3).to(torch.int64)
-    of_batch = torch.arange(batch, device=values.device)[:, None, None, None] * length
-    of_head = torch.arange(heads, device=values.device)[:, None]
-    indices = (of_batch + row_of_sample) * heads + of_head
+    table, starts = _with_borders(values.flatten(2), sizes)
+    num_points = weights.shape[-1] // len(sizes)
+
+    def for_each_sample(per_level: list[int], dtype: torch.dtype) -> Tensor:
+        numbers = torch.tensor(per_level, device=values.device, dtype=dtype).repeat_interleave(num_points)
+        # In full: broadcasting along short inner axes is what elementwise operations are slow at.
+        return numbers.expand(heads, -1).contiguous()
+
+    limits = torch.stack([for_each_sample([size[axis] for size in sizes], torch.float32) for axis in (1, 0)])
+    inside = torch.clamp(locations, torch.full_like(limits, -1.0), limits)
+    corner = inside.floor()
+    x, y = corner.unbind(2)
+    row_length = for_each_sample([columns + BORDER for _, columns in sizes], torch.float32)
+    cell_of_corner = torch.addcmul(x, y, row_length).to(torch.int32)
+
+    row_length, of_level = row_length.to(torch.int32), for_each_sample(starts, torch.int32)
+    steps = torch.stack([of_level, of_level + 1, of_level + row_length, of_level + row_length + 1], dim=1)
+    of_head = torch.arange(heads, device=values.device, dtype=torch.int32)[:, None, None]
+    of_batch = torch.arange(batch, device=values.device, dtype=torch.int32) * (table.shape[1] * heads)
+    first_rows = of_batch[:, None, None, None, None] + steps * heads + of_head
+    rows = torch.add(first_rows, cell_of_corner[:, :, :, None], alpha=heads)
+
+    share_x, share_y = (inside - corner).unbind(2)
+    bottom = weights * share_y
+    top = weights - bottom
+    bottom_right, top_right = bottom * share_x, top * share_x
+    shares = torch.cat([top - top_right, top_right, bottom - bottom_right, bottom_right], dim=-1)
     bags = F.embedding_bag(
-        indices.flatten(0, 2),
-        values.reshape(-1, width),
-        mode="sum",
-        per_sample_weights=torch.stack(row_weights, dim=-1).flatten(3).flatten(0, 2),
+        rows.flatten(3).flatten(0, 2), table.view(-1, width), mode="sum", per_sample_weights=shares.flatten(0, 2)
     )
     return bags.view(batch, length, heads * width)
+
+
+def _with_borders(values: Tensor, sizes: list[tuple[int, int]]) -> tuple[Tensor, list[int]]:
+    """values: (B, N, D). Returns them with zeros around each level, (B, N', D), and where each level's cell 0 is."""
+    padded_sizes = [(height + BORDER, columns + BORDER) for height, columns in sizes]
+    lengths = [height * columns for height, columns in padded_sizes]
+    table = values.new_zeros(len(values), sum(lengths), values.shape[-1])
+    parts = values.split([height * columns for height, columns in sizes], dim=1)
+    for level, part, size, padded in zip(table.split(lengths, dim=1), parts, sizes, padded_sizes, strict=True):
+        level.unflatten(1, padded)[:, 1 : 1 + size[0], 1 : 1 + size[1]] = part.unflatten(1, size)
+    starts = [sum(lengths[:level]) + columns + 1 for level, (_, columns) in enumerate(padded_sizes)]
+    return table, starts
 
 
 class PixelDecoderLayer(GradientCheckpointingLayer):
@@ -173,9 +199,9 @@ class PixelDecoderLayer(GradientCheckpointingLayer):
     def forward(
         self, tokens: Tensor, positions: Tensor, places: Tensor, is_content: Tensor | None, sizes: list[tuple[int, int]]
     ) -> Tensor:
-        """tokens, positions: (B, N, D)."""
+        """tokens, positions: (B, N, D). places: (B or 1, N, 2, 1, L * P)."""
         tokens = self.attention_norm(tokens + self.attention(tokens + positions, tokens, places, is_content, sizes))
-        return self.ffn_norm(tokens + self.fc2(F.relu(self.fc1(tokens))))
+        return self.ffn_norm(tokens + self.fc2(F.relu(self.fc1(tokens), inplace=True)))
 
 
 class PixelDecoder(nn.Module):
@@ -183,7 +209,7 @@ class PixelDecoder(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], config: OMGSegConfig) -> None:
         super().__init__()
-        self.hidden_size = config.hidden_size
+        self.hidden_size, self.num_points = config.hidden_size, config.pixel_decoder_points
         self.input_projections = nn.ModuleList(NormedConvolution(width, config) for width in reversed(channels[1:]))
         self.level_embedding = nn.Embedding(NUM_LEVELS, config.hidden_size)
         self.layers = nn.ModuleList(PixelDecoderLayer(config) for _ in range(config.pixel_decoder_layers))
@@ -209,7 +235,7 @@ class PixelDecoder(nn.Module):
             ],
             dim=1,
         )
-        places, is_content = _reference_places(sizes, content, tokens.device)
+        places, is_content = _reference_places(sizes, self.num_points, content, tokens.device)
         for layer in self.layers:
             tokens = layer(tokens, positions, places, is_content, sizes)
         memories = [
@@ -225,10 +251,11 @@ class PixelDecoder(nn.Module):
 
 
 def _reference_places(
-    sizes: list[tuple[int, int]], content: Content, device: torch.device
+    sizes: list[tuple[int, int]], num_points: int, content: Content, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    """Where each token stands in every level: (B or 1, N, L, 2), (x, y) in cells, and which tokens see the picture.
+    """Where each token stands in every level, and which tokens see the picture, (B, N) bool or None.
 
+    Places are (B or 1, N, 2, 1, L * P), x and y in cells with centres at whole numbers, the same for P points.
     A token at a share of its own level stands at the same share of every other; shares are of the picture.
     """
     cells = [content.cells(size) for size in sizes]
@@ -246,8 +273,8 @@ def _reference_places(
                 [x[:, None, :].expand(batch, height, width), y[:, :, None].expand(batch, height, width)], dim=-1
             ).flatten(1, 2)
         )
-    scale = torch.stack(extents, dim=1).flip(-1).float()
-    places = torch.cat(shares, dim=1)[:, :, None] * scale[:, None]
+    scale = torch.stack(extents, dim=-1).flip(1).float().repeat_interleave(num_points, dim=-1)
+    places = (torch.cat(shares, dim=1)[..., None] * scale[:, None] - 0.5)[:, :, :, None]
     if cells[0] is None:
         return places, None
     masks = [content.mask(size) for size in sizes]
