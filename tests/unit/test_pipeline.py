@@ -17,6 +17,8 @@ from omg_transformers import OMGSegConfig, OMGSegImageProcessor, OMGSegModel, OM
 from omg_transformers.labels import LabelSpace, Vocabulary
 from omg_transformers.structures import Segments
 
+from .test_model import BACKBONES
+
 NAMES = ["person", "dog", "grass", "sky"]
 SIZES = [(50, 70), (80, 40), (33, 99), (64, 64)]
 TASKS = ["semantic", "instance", "panoptic"]
@@ -80,6 +82,22 @@ def test_answers_do_not_depend_on_the_batch(pipe, pictures, task):
     assert all(same(one, other) for one, other in zip(alone, together, strict=True))
 
 
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_answers_do_not_depend_on_the_batch_with_any_kind_of_backbone(pictures, kind):
+    pipe = build(**BACKBONES[kind])
+    assert pipe.model.config.backbone_pads_safely == ("swin" not in kind)
+    question = {"task": "instance", "labels": ["dog", "person"], "max_per_image": 12}
+    pictures = [*pictures, pictures[3]]
+    alone = [pipe.segment([picture], **question)[0] for picture in pictures]
+    for one, other in zip(alone, pipe.segment(pictures, **question), strict=True):
+        assert len(one) == len(other) > 0
+        assert one.labels.tolist() == other.labels.tolist()
+        torch.testing.assert_close(one.scores, other.scores, atol=1e-4, rtol=0)
+        for index in range(len(one)):
+            # A logit may fall to the other side of zero: of pixels at the very edge only.
+            assert (one.mask(index) != other.mask(index)).float().mean() < 1e-3
+
+
 def test_a_backbone_that_cannot_take_padding_gets_batches_of_one_size():
     class Recorder(torch.nn.Module):
         """Notes the sizes of the batches that reach the model."""
@@ -121,6 +139,12 @@ def test_a_generator_is_answered_lazily(pipe, pictures):
     assert len(read) < len(pictures)
     assert same(first, pipe(pictures[0]))
     assert len(list(answers)) == len(pictures) - 1
+
+
+def test_any_iterator_is_a_stream(pipe, pictures):
+    answers = pipe(map(Image.fromarray, pictures), batch_size=3)
+    assert isinstance(answers, types.GeneratorType)
+    assert all(same(one, other) for one, other in zip(answers, pipe(pictures), strict=True))
 
 
 @pytest.mark.parametrize("empty", [[], ()])
@@ -226,6 +250,8 @@ def test_prompts_stay_exact_in_half_precision(pictures):
     [
         ({"task": "panoptik"}, LookupError, "Did you mean 'panoptic'"),
         ({"threshold": 3}, ValueError, "threshold is 3"),
+        ({"threshold": "high"}, ValueError, "threshold is 'high'"),
+        ({"input_points": [[[1, 2]], [[3, 4], [5, 6]]]}, ValueError, "input_points is ragged"),
         ({"treshold": 0.3}, TypeError, "Did you mean 'threshold'"),
         ({"labels": ["cat"]}, ValueError, "cat"),
         ({"labels": []}, ValueError, "empty"),

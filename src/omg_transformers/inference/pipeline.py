@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import io
+import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -70,6 +72,8 @@ class OMGSegPipeline(Pipeline):
             raise ValueError("the pipeline was called without a picture: pass a path, a PIL image, an array or a list")
         if isinstance(inputs, tuple):
             inputs = list(inputs)
+        if isinstance(inputs, Iterator) and not isinstance(inputs, io.IOBase):
+            inputs = (picture for picture in inputs)  # transformers streams generators only
         if isinstance(inputs, list) and not inputs:
             return []
         return super().__call__(inputs, **kwargs)
@@ -138,8 +142,8 @@ class OMGSegPipeline(Pipeline):
             raise TypeError("images= is given twice: pass the pictures once")
         preprocess = {name: kwargs.pop(name) for name in (*PROMPTS, QUERY_INPUTS) if kwargs.get(name) is not None}
         threshold = kwargs.get("threshold")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise ValueError(f"threshold is {threshold}: expected a score from 0 to 1")
+        if threshold is not None and not (isinstance(threshold, numbers.Real) and 0 <= threshold <= 1):
+            raise ValueError(f"threshold is {threshold!r}: expected a score from 0 to 1")
         # For these None says "as usual"; for a head's own option it is a value, stronger than the checkpoint's.
         unset = [name for name in ("task", "labels", "threshold", *PROMPTS, QUERY_INPUTS) if kwargs.get(name) is None]
         return preprocess, {name: value for name, value in kwargs.items() if name not in unset}, {}
@@ -172,7 +176,10 @@ class OMGSegPipeline(Pipeline):
         """Items with equal keys may share a batch: same prompts in number, and same size where padding would matter."""
         if QUERY_INPUTS in item:  # only their encoder knows how to batch them
             return (id(item),)
-        shapes = tuple(np.shape(item[name]) if name in item else None for name in PROMPTS)
+        try:
+            shapes = tuple(np.shape(item[name]) if name in item else None for name in PROMPTS)
+        except ValueError:  # ragged: the processor says what is wrong
+            return (id(item),)
         if self.model.config.backbone_pads_safely:
             return shapes
         return (self._processor().image_processor.padded_size(item["picture"].shape[:2]), *shapes)
