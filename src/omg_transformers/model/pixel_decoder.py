@@ -98,17 +98,25 @@ class DeformableAttention(nn.Module):
             offsets = F.linear(
                 queries, _axes_apart(self.sampling_offsets.weight), _axes_apart(self.sampling_offsets.bias)
             )
-            weights = F.linear(queries, self.attention_weights.weight.float(), self.attention_weights.bias.float())
+            logits = F.linear(queries, self.attention_weights.weight.float(), self.attention_weights.bias.float())
             locations = places + offsets.view(batch, length, 2, self.num_heads, -1)
-            weights = weights.view(batch, length, self.num_heads, -1).softmax(-1)
-            sample = _sample_for_training if torch.is_grad_enabled() else _sample_for_inference
-            sampled = sample(values.float(), locations, weights, sizes)
+            logits = logits.view(batch, length, self.num_heads, -1)
+            if torch.is_grad_enabled():
+                sampled = _sample_for_training(values.float(), locations, logits.softmax(-1), sizes)
+            else:
+                sampled = _sample_for_inference(values.float(), locations, _short_softmax(logits), sizes)
         return self.output_proj(sampled.to(values.dtype))
 
 
 def _axes_apart(parameter: Tensor) -> Tensor:
     """Rows x, y, x, y ... as all x, then all y: each axis lies in one piece and is computed on as a whole."""
     return parameter.float().unflatten(0, (-1, 2)).transpose(0, 1).flatten(0, 1)
+
+
+def _short_softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last axis: of a dozen entries it takes a fifth of the time of `softmax`, but more memory."""
+    exponentials = (logits - logits.amax(-1, keepdim=True)).exp()
+    return exponentials / exponentials.sum(-1, keepdim=True)
 
 
 def _sample_for_training(values: Tensor, locations: Tensor, weights: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
