@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from omg_transformers.metrics.panoptic import VOID, PanopticCounts, PanopticQuality, match_overlaps, overlaps_of
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
 # 2 % of the picture's diagonal, as boundary IoU was published (Cheng et al. 2021); its authors use 0.008 for LVIS.
@@ -56,6 +61,67 @@ def boundary_iou(
     return np.count_nonzero(bands[0] & bands[1]) / union if union else float("nan")
 
 
+class BoundaryPanopticQuality(PanopticQuality):
+    """Panoptic quality where a pair's IoU is the smaller one of its mask IoU and its boundary IoU."""
+
+    def __init__(
+        self, num_classes: int, is_thing: Sequence[bool] | None = None, *, dilation_ratio: float = DILATION_RATIO
+    ) -> None:
+        super().__init__(num_classes, is_thing)
+        band_width((1, 1), dilation_ratio)
+        self.dilation_ratio = dilation_ratio
+
+    def merge(self, other: Self) -> None:
+        """Add what another process has counted."""
+        if other.dilation_ratio != self.dilation_ratio:
+            raise ValueError(
+                f"cannot merge a metric with dilation_ratio {other.dilation_ratio} into one with {self.dilation_ratio}"
+            )
+        super().merge(other)
+
+    def _count(
+        self,
+        prediction: NDArray[np.integer],
+        truth: NDArray[np.integer],
+        prediction_classes: Mapping[int, int],
+        truth_classes: Mapping[int, int],
+        **options: Any,
+    ) -> PanopticCounts:
+        whole = overlaps_of(prediction, truth, prediction_classes, truth_classes, **options)
+        # The inside of a segment keeps neither its id nor void, so that it is in no intersection, and void stays void.
+        inside = max(prediction_classes.keys() | truth_classes.keys(), default=VOID) + 1
+        options["num_classes"] += 1
+        nowhere = {inside: self.num_classes}
+        rims = overlaps_of(
+            self._with_rims(prediction, inside),
+            self._with_rims(truth, inside),
+            {**prediction_classes, **nowhere},
+            {**truth_classes, **nowhere},
+            **options,
+        )
+        rims = replace(rims, truth_areas=rims.areas.sum(2))
+        return match_overlaps(whole, self.num_classes, stricter=(rims,))
+
+    def _with_rims(self, ids: NDArray[np.integer], inside: int) -> NDArray[np.int64]:
+        is_kept = (ids == VOID) | rims_of(ids, self.dilation_ratio)
+        return np.where(is_kept, ids, inside).astype(np.int64, copy=False)
+
+
+def rims_of(ids: NDArray[np.integer], dilation_ratio: float = DILATION_RATIO) -> NDArray[np.bool_]:
+    """The boundary pixels of all segments of id maps (..., H, W) at once: as `boundary_of` for each id."""
+    size = (ids.shape[-2], ids.shape[-1])
+    width = band_width(size, dilation_ratio)
+    rims = np.ones(ids.shape, dtype=bool)
+    if min(size) <= 2 * width:
+        return rims
+    # A square lies in one segment if each of its rows is of one id and so is its middle column.
+    along = _all_in_run(ids[..., 1:] == ids[..., :-1], 2 * width, -1)
+    down = _all_in_run(ids[..., 1:, :] == ids[..., :-1, :], 2 * width, -2)
+    rows = _all_in_run(along, 2 * width + 1, -2)
+    rims[..., width:-width, width:-width] = ~(rows & down[..., width:-width])
+    return rims
+
+
 def as_mask(mask: NDArray[np.generic]) -> NDArray[np.bool_]:
     """A mask as booleans; other arrays must hold zeros and ones only."""
     mask = np.asarray(mask)
@@ -75,14 +141,19 @@ def _erode(mask: NDArray[np.bool_], radius: int, axis: int) -> NDArray[np.bool_]
     """Keep pixels whose neighbours up to `radius` along `axis` are all in the mask."""
     length = mask.shape[axis]
     eroded = np.zeros(mask.shape, dtype=bool)
-    if length <= 2 * radius:
-        return eroded
-    mask = np.moveaxis(mask, axis, -1)
-    # Runs of 1, 2, 4 .. pixels that are all inside, then one overlap: few passes however wide the band is.
-    run, whole = 1, 2 * radius + 1
-    while run < whole:
-        step = min(run, whole - run)
-        mask = mask[..., :-step] & mask[..., step:]
-        run += step
-    np.moveaxis(eroded, axis, -1)[..., radius : length - radius] = mask
+    if length > 2 * radius:
+        inner = np.moveaxis(eroded, axis, -1)[..., radius : length - radius]
+        inner[...] = np.moveaxis(_all_in_run(mask, 2 * radius + 1, axis), axis, -1)
     return eroded
+
+
+def _all_in_run(mask: NDArray[np.bool_], length: int, axis: int) -> NDArray[np.bool_]:
+    """Where each run of `length` pixels along `axis` starts: is all of it in the mask? Shorter by length - 1."""
+    mask = np.moveaxis(mask, axis, -1)
+    # Runs of 1, 2, 4 .. pixels, then one overlap: few passes however long the run is.
+    done = 1
+    while done < length:
+        step = min(done, length - done)
+        mask = mask[..., :-step] & mask[..., step:]
+        done += step
+    return np.moveaxis(mask, -1, axis)

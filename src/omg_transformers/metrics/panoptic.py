@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from omg_transformers.structures import Annotation, Segments
 
 VOID = 0
+MAX_ID = 2**31 - 1
+# Up to here one counter per possible pair of ids is cheaper than sorting the pairs that occur.
+MAX_COUNTERS = 2**20
 
 
 @dataclass(slots=True)
@@ -35,10 +38,149 @@ class PanopticCounts:
 
     def add(self, other: PanopticCounts) -> None:
         """Add other counts in place."""
+        if len(self.iou) != len(other.iou):
+            raise ValueError(f"counts of {len(other.iou)} classes cannot be added to counts of {len(self.iou)} classes")
         self.iou += other.iou
         self.true_positives += other.true_positives
         self.false_positives += other.false_positives
         self.false_negatives += other.false_negatives
+
+
+@dataclass(frozen=True, slots=True)
+class Overlaps:
+    """Pixels shared by true and predicted segments, in W scenes of the same segments (a picture, windows of a video).
+
+    areas: (W, G, P) int64; row 0 and column 0 are void. truth_classes: (G,), prediction_classes: (P,), -1 for void and
+    for segments without a class. truth_areas: (W, G) where it is not the sum of the row. is_crowd: (G,) bool.
+    excuses: (W, K) or (1, K), per class the row of the crowd that excuses predictions, 0 for none.
+    """
+
+    areas: NDArray[np.int64]
+    truth_classes: NDArray[np.int64]
+    prediction_classes: NDArray[np.int64]
+    is_crowd: NDArray[np.bool_]
+    excuses: NDArray[np.int64]
+    truth_areas: NDArray[np.int64]
+
+    def pairs(self) -> tuple[NDArray[np.int64], ...]:
+        """(scene, row, column) of the segments that overlap and may match: of one class, no crowd."""
+        label = self.truth_classes[:, None]
+        may_match = (label == self.prediction_classes[None]) & (label >= 0) & ~self.is_crowd[:, None]
+        return np.nonzero((self.areas > 0) & may_match)
+
+    def ious(self, scene: NDArray[np.int64], row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.float64]:
+        """IoU of pairs; the void part of a prediction is left out of the union."""
+        shared = self.areas[scene, row, column]
+        predicted = self.areas.sum(1)[scene, column] - self.areas[scene, 0, column]
+        return shared / (predicted + self.truth_areas[scene, row] - shared)
+
+
+def count_overlaps(
+    prediction: NDArray[np.integer], truth: NDArray[np.integer], weights: NDArray[np.floating] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """The pairs (true id, predicted id) that occur in two id maps of one shape, and their pixels (or summed weights).
+
+    Refuses maps of different shapes, ids below 0 and above 2**31 - 1.
+    """
+    if prediction.shape != truth.shape:
+        raise ValueError(f"prediction has shape {prediction.shape}, truth {truth.shape}: they must be equal")
+    prediction, truth = prediction.reshape(-1), truth.reshape(-1)
+    # Neighbours mostly belong to the same pair: everything after this line works on runs of equal pixels.
+    is_new = np.ones(len(truth), dtype=bool)
+    np.logical_or(prediction[1:] != prediction[:-1], truth[1:] != truth[:-1], out=is_new[1:])
+    starts = np.flatnonzero(is_new)
+    true_ids, predicted_ids = _checked_ids(truth[starts], "truth"), _checked_ids(prediction[starts], "prediction")
+    if weights is None:
+        sizes = np.diff(starts, append=len(truth)).astype(np.float64)
+    elif weights.size != len(truth):
+        raise ValueError(f"weights has {weights.size} values for {len(truth)} pixels: give one per pixel")
+    else:
+        sizes = np.add.reduceat(weights.reshape(-1), starts) if len(starts) else np.zeros(0)
+    base = int(predicted_ids.max(initial=0)) + 1
+    keys = true_ids * base + predicted_ids
+    if int(true_ids.max(initial=0)) < MAX_COUNTERS // base:
+        totals = np.bincount(keys, weights=sizes)
+        # Weights may be zero, and then the pair still occurs.
+        keys = np.flatnonzero(np.bincount(keys))
+        totals = totals[keys]
+    else:
+        keys, places = np.unique(keys, return_inverse=True)
+        totals = np.bincount(places, weights=sizes)
+    return keys // base, keys % base, totals.astype(np.float64)
+
+
+def match_overlaps(overlaps: Overlaps, num_classes: int, *, stricter: Sequence[Overlaps] = ()) -> PanopticCounts:
+    """Match segments of the same class with an IoU above 0.5, and count as panopticapi does.
+
+    A prediction that lies mostly in void or in the crowd of its class does not count. `stricter`: overlaps of the same
+    segments by other measures; a pair has the least of its IoUs.
+    """
+    scene, row, column = overlaps.pairs()
+    ious = overlaps.ious(scene, row, column)
+    for other in stricter:
+        ious = np.minimum(ious, other.ious(scene, row, column))
+    is_match = ious > 0.5
+    scene, row, column, ious = scene[is_match], row[is_match], column[is_match], ious[is_match]
+    num_scenes, num_truths, num_predictions = overlaps.areas.shape
+    is_missed = (overlaps.truth_areas > 0) & ~overlaps.is_crowd & (overlaps.truth_classes >= 0)
+    is_missed[scene, row] = False
+    areas = overlaps.areas.sum(1)
+    excuses = np.broadcast_to(overlaps.excuses, (num_scenes, num_classes))[:, overlaps.prediction_classes]
+    columns = np.arange(num_predictions)
+    ignored = overlaps.areas[:, 0] + np.where(
+        excuses > 0, overlaps.areas[np.arange(num_scenes)[:, None], excuses, columns], 0
+    )
+    is_wrong = (areas > 0) & (overlaps.prediction_classes >= 0) & (2 * ignored <= areas)
+    is_wrong[scene, column] = False
+    labels = overlaps.truth_classes[row]
+    return PanopticCounts(
+        np.bincount(labels, weights=ious, minlength=num_classes).astype(np.float64),
+        np.bincount(labels, minlength=num_classes),
+        np.bincount(np.broadcast_to(overlaps.prediction_classes, is_wrong.shape)[is_wrong], minlength=num_classes),
+        np.bincount(
+            np.broadcast_to(overlaps.truth_classes, (num_scenes, num_truths))[is_missed], minlength=num_classes
+        ),
+    )
+
+
+def overlaps_of(
+    prediction: NDArray[np.integer],
+    truth: NDArray[np.integer],
+    prediction_classes: Mapping[int, int],
+    truth_classes: Mapping[int, int],
+    *,
+    num_classes: int,
+    crowd_ids: Sequence[int] = (),
+    truth_areas: Mapping[int, int] | None = None,
+) -> Overlaps:
+    """The overlaps of one scene. See `count_matches`."""
+    true_ids, predicted_ids, totals = count_overlaps(prediction, truth)
+    row_ids = sorted({VOID, *true_ids.tolist(), *crowd_ids, *(truth_areas or ())})
+    column_ids = sorted({VOID, *predicted_ids.tolist()})
+    areas = np.zeros((1, len(row_ids), len(column_ids)), dtype=np.int64)
+    areas[0, np.searchsorted(row_ids, true_ids), np.searchsorted(column_ids, predicted_ids)] = totals
+    rows = {identity: row for row, identity in enumerate(row_ids)}
+    row_classes = classes_of(row_ids, truth_classes, num_classes, "truth")
+    excuses = np.zeros((1, num_classes), dtype=np.int64)
+    for crowd in crowd_ids:
+        excuses[0, row_classes[rows[crowd]]] = rows[crowd]
+    given = areas.sum(2) if truth_areas is None else np.array([[truth_areas.get(identity, 0) for identity in row_ids]])
+    is_crowd = np.isin(row_ids, list(crowd_ids))
+    column_classes = classes_of(column_ids, prediction_classes, num_classes, "prediction")
+    return Overlaps(areas, row_classes, column_classes, is_crowd, excuses, given)
+
+
+def classes_of(ids: Sequence[int], classes: Mapping[int, int], num_classes: int, name: str) -> NDArray[np.int64]:
+    """The class of each id, -1 for void; refuses ids and classes that are not known. `name` is for the message."""
+    missing = [identity for identity in ids if identity != VOID and identity not in classes]
+    if missing:
+        raise ValueError(f"{name} holds ids without a class: {missing[:5]}: give the class of every id that occurs")
+    labels = np.array([-1 if identity == VOID else classes[identity] for identity in ids], dtype=np.int64)
+    if labels.max(initial=-1) >= num_classes or labels.min(initial=0) < -1:
+        raise ValueError(
+            f"{name} has classes {labels.min()} to {labels.max()}: expected -1 (none) to {num_classes - 1}"
+        )
+    return labels
 
 
 def count_matches(
@@ -49,40 +191,26 @@ def count_matches(
     *,
     num_classes: int,
     crowd_ids: Sequence[int] = (),
+    truth_areas: Mapping[int, int] | None = None,
 ) -> PanopticCounts:
     """Match the segments of one picture or clip: same class and IoU above 0.5.
 
-    prediction, truth: id maps of one shape, 0 = void. *_classes: class of each id that occurs. crowd_ids: ids of
-    `truth` that are crowds: they are never matched or missed. The void part of a prediction is left out of its union,
-    and one that lies mostly in void or in a crowd of its class is not counted at all; of several crowds of a class
-    only the last one excuses predictions, as in panopticapi.
+    prediction, truth: id maps of one shape, 0 = void. *_classes: class of each id that occurs, -1 for none. crowd_ids:
+    ids of `truth` that are crowds: they are never matched or missed. The void part of a prediction is left out of its
+    union, and one that lies mostly in void or in a crowd of its class is not counted at all; of several crowds of a
+    class only the last one excuses predictions, as in panopticapi. truth_areas: areas of the true segments where they
+    are not to be counted in `truth`; segments that are only here are missed.
     """
-    counts = PanopticCounts.zeros(num_classes)
-    overlaps = _overlaps(prediction, truth)
-    true_area, predicted_area = _sums(overlaps, 1), _sums(overlaps, 0)
-    matched_truth: set[int] = set()
-    matched: set[int] = set()
-    for (predicted, actual), intersection in overlaps.items():
-        label = truth_classes.get(actual)
-        if VOID in (predicted, actual) or actual in crowd_ids or prediction_classes.get(predicted) != label:
-            continue
-        in_void = overlaps.get((predicted, VOID), 0)
-        iou = intersection / (predicted_area[predicted] + true_area[actual] - intersection - in_void)
-        if iou > 0.5 and label is not None:
-            counts.true_positives[label] += 1
-            counts.iou[label] += iou
-            matched_truth.add(actual)
-            matched.add(predicted)
-    for actual in true_area.keys() - matched_truth - {VOID} - set(crowd_ids):
-        counts.false_negatives[truth_classes[actual]] += 1
-    crowd_of_class = {truth_classes[crowd]: crowd for crowd in crowd_ids}
-    for predicted in predicted_area.keys() - matched - {VOID}:
-        label = prediction_classes[predicted]
-        in_crowd = overlaps.get((predicted, crowd_of_class[label]), 0) if label in crowd_of_class else 0
-        ignored = overlaps.get((predicted, VOID), 0) + in_crowd
-        if ignored / predicted_area[predicted] <= 0.5:
-            counts.false_positives[label] += 1
-    return counts
+    overlaps = overlaps_of(
+        prediction,
+        truth,
+        prediction_classes,
+        truth_classes,
+        num_classes=num_classes,
+        crowd_ids=tuple(crowd_ids),
+        truth_areas=truth_areas,
+    )
+    return match_overlaps(overlaps, num_classes)
 
 
 def qualities(counts: PanopticCounts) -> dict[str, NDArray[np.float64]]:
@@ -98,55 +226,108 @@ def qualities(counts: PanopticCounts) -> dict[str, NDArray[np.float64]]:
     }
 
 
-class PanopticQuality:
+def class_table(counts: PanopticCounts) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
+    """Per class (K,): `pq`, `sq`, `rq` (NaN where the class occurs nowhere), `iou` (summed), `tp`, `fp`, `fn`."""
+    return {
+        **qualities(counts),
+        "iou": counts.iou.copy(),
+        "tp": counts.true_positives.copy(),
+        "fp": counts.false_positives.copy(),
+        "fn": counts.false_negatives.copy(),
+    }
+
+
+def average(counts: PanopticCounts, is_thing: Sequence[bool] | None) -> dict[str, float]:
+    """`pq`, `sq`, `rq` over the classes that occur, then the same with `_things` and `_stuff`; NaN where none occurs.
+
+    Without is_thing every class is a thing.
+    """
+    values = qualities(counts)
+    things = np.array(is_thing if is_thing is not None else [True] * len(counts.iou), dtype=bool)
+    figures = {name: _mean(per_class) for name, per_class in values.items()}
+    figures |= {f"{name}_things": _mean(per_class[things]) for name, per_class in values.items()}
+    return figures | {f"{name}_stuff": _mean(per_class[~things]) for name, per_class in values.items()}
+
+
+class LabelSpaceMemory:
+    """Which classes are things: given, or learnt from the first annotation; another answer later is an error."""
+
+    def __init__(self, num_classes: int, is_thing: Sequence[bool] | None = None) -> None:
+        if num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}: expected at least 1")
+        if is_thing is not None and len(is_thing) != num_classes:
+            raise ValueError(f"is_thing has {len(is_thing)} entries for {num_classes} classes: give one per class")
+        self.num_classes = num_classes
+        self.is_thing: tuple[bool, ...] | None = None if is_thing is None else tuple(map(bool, is_thing))
+
+    def _remember_things(self, is_thing: tuple[bool, ...]) -> None:
+        if self.is_thing not in (None, is_thing):
+            raise ValueError("the annotations disagree on which classes are things: use one metric per label space")
+        self.is_thing = is_thing
+
+    def _agree(self, other: LabelSpaceMemory) -> None:
+        if other.num_classes != self.num_classes:
+            raise ValueError(f"cannot merge a metric of {other.num_classes} classes into one of {self.num_classes}")
+        if other.is_thing is not None:
+            self._remember_things(other.is_thing)
+
+
+class PanopticQuality(LabelSpaceMemory):
     """Panoptic quality. A clip's segments are matched as tubes through all its frames."""
 
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
+    def __init__(self, num_classes: int, is_thing: Sequence[bool] | None = None) -> None:
+        super().__init__(num_classes, is_thing)
         self.counts = PanopticCounts.zeros(num_classes)
-        self.is_thing: tuple[bool, ...] | None = None
 
     def update(self, prediction: Segments, annotation: Annotation) -> None:
         """Count one sample. Segments without a class (label -1) are not judged."""
         require_classes(annotation, self.num_classes)
         self._remember_things(annotation.is_thing)
         ids = id_map_of(prediction, annotation)
-        truth, classes, crowds = _numbered(annotation)
+        truth, classes, crowds = number_segments(annotation)
         predicted = dict(zip(prediction.ids.tolist(), prediction.labels.tolist(), strict=True))
-        nameless = [number for number, label in predicted.items() if label < 0]
+        self.update_maps(ids, truth, predicted, classes, crowd_ids=crowds)
+
+    def update_maps(
+        self,
+        prediction: NDArray[np.integer],
+        truth: NDArray[np.integer],
+        prediction_classes: Mapping[int, int],
+        truth_classes: Mapping[int, int],
+        *,
+        crowd_ids: Sequence[int] = (),
+        truth_areas: Mapping[int, int] | None = None,
+    ) -> None:
+        """Count one picture or clip given as id maps; see `count_matches`."""
         self.counts.add(
-            count_matches(
-                np.where(np.isin(ids, nameless), VOID, ids),
+            self._count(
+                prediction,
                 truth,
-                predicted,
-                classes,
+                prediction_classes,
+                truth_classes,
                 num_classes=self.num_classes,
-                crowd_ids=crowds,
+                crowd_ids=crowd_ids,
+                truth_areas=truth_areas,
             )
         )
 
+    _count = staticmethod(count_matches)
+
     def merge(self, other: Self) -> None:
         """Add what another process has counted."""
-        if other.is_thing is not None:
-            self._remember_things(other.is_thing)
+        self._agree(other)
         self.counts.add(other.counts)
 
     def compute(self) -> dict[str, float]:
-        """`pq`, `sq`, `rq` averaged over the classes that occur, `pq_things`, `pq_stuff`."""
-        values = qualities(self.counts)
-        figures = {name: _mean(per_class) for name, per_class in values.items()}
-        is_thing = np.array(self.is_thing if self.is_thing is not None else [True] * self.num_classes, dtype=bool)
-        figures["pq_things"] = _mean(values["pq"][is_thing])
-        figures["pq_stuff"] = _mean(values["pq"][~is_thing])
-        return figures
+        """`pq`, `sq`, `rq` averaged over the classes that occur, then `_things` and `_stuff`; NaN where none occurs."""
+        return average(self.counts, self.is_thing)
 
-    def _remember_things(self, is_thing: tuple[bool, ...]) -> None:
-        if self.is_thing is not None and self.is_thing != tuple(is_thing):
-            raise ValueError("annotations disagree about which classes are things: score each label space by itself")
-        self.is_thing = tuple(is_thing)
+    def per_class(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
+        """Per class (K,): `pq`, `sq`, `rq` (NaN where the class occurs nowhere), `iou` (summed), `tp`, `fp`, `fn`."""
+        return class_table(self.counts)
 
 
-def _numbered(annotation: Annotation) -> tuple[NDArray[np.int32], dict[int, int], list[int]]:
+def number_segments(annotation: Annotation) -> tuple[NDArray[np.int32], dict[int, int], list[int]]:
     """The annotation as an id map, the class of each id, and the ids of crowds: one per class, for all its crowds."""
     classes: dict[int, int] = {}
     crowds: dict[int, int] = {}
@@ -163,20 +344,12 @@ def _numbered(annotation: Annotation) -> tuple[NDArray[np.int32], dict[int, int]
     return truth, classes, list(crowds.values())
 
 
-def _overlaps(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> dict[tuple[int, int], int]:
-    """Pixels by (predicted id, true id), pairs that occur only."""
-    if prediction.shape != truth.shape:
-        raise ValueError(f"prediction has shape {prediction.shape}, truth {truth.shape}: they must be equal")
-    base = int(truth.max(initial=0)) + 1
-    pairs, areas = np.unique(prediction.astype(np.int64) * base + truth, return_counts=True)
-    return {(int(pair) // base, int(pair) % base): int(area) for pair, area in zip(pairs, areas, strict=True)}
-
-
-def _sums(overlaps: Mapping[tuple[int, int], int], axis: int) -> dict[int, int]:
-    sums: dict[int, int] = {}
-    for pair, area in overlaps.items():
-        sums[pair[axis]] = sums.get(pair[axis], 0) + area
-    return sums
+def _checked_ids(ids: NDArray[np.integer], name: str) -> NDArray[np.int64]:
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise TypeError(f"{name} has dtype {ids.dtype}: expected a map of integer ids, 0 = void")
+    if len(ids) and (ids.min() < 0 or ids.max() > MAX_ID):
+        raise ValueError(f"{name} holds ids from {ids.min()} to {ids.max()}: expected 0 (void) to {MAX_ID}")
+    return ids.astype(np.int64)
 
 
 def _mean(values: NDArray[np.float64]) -> float:

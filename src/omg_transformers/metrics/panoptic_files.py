@@ -1,0 +1,257 @@
+"""Panoptic quality of predictions on disk, in the COCO panoptic format: a JSON file and a folder of PNG id maps."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from omg_transformers.metrics.boundary import BoundaryPanopticQuality
+from omg_transformers.metrics.panoptic import VOID, PanopticQuality
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import NDArray
+
+ID_BITS = 0xFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class PanopticScore:
+    """The counts of a whole folder; class i of `metric` is the category `category_ids[i]` of the JSON.
+
+    notes: what was left out or looked odd, one sentence each.
+    """
+
+    metric: PanopticQuality
+    category_ids: tuple[int, ...]
+    category_names: tuple[str, ...]
+    num_pictures: int
+    notes: tuple[str, ...] = ()
+
+    def compute(self) -> dict[str, float]:
+        """The figures of the metric, see `PanopticQuality.compute`."""
+        return self.metric.compute()
+
+    def per_class(self) -> dict[int, dict[str, float]]:
+        """By category id: `pq`, `sq`, `rq` (NaN where the category occurs nowhere), `iou`, `tp`, `fp`, `fn`."""
+        table = self.metric.per_class()
+        return {
+            category: {name: column[index].item() for name, column in table.items()}
+            for index, category in enumerate(self.category_ids)
+        }
+
+
+class PanopticFiles:
+    """Truth and predictions in the COCO panoptic format, checked against each other; pictures are read one by one.
+
+    gt_folder, pred_folder: folders of the PNGs, by default named like the JSON files. Raises ValueError on everything
+    that contradicts itself, and names the file and the id.
+    """
+
+    def __init__(
+        self,
+        gt_json: Path | str,
+        pred_json: Path | str,
+        gt_folder: Path | str | None = None,
+        pred_folder: Path | str | None = None,
+    ) -> None:
+        self.gt_json, self.pred_json = Path(gt_json), Path(pred_json)
+        self.gt_folder = Path(gt_folder) if gt_folder is not None else self.gt_json.with_suffix("")
+        self.pred_folder = Path(pred_folder) if pred_folder is not None else self.pred_json.with_suffix("")
+        for folder, name in ((self.gt_folder, "gt_folder"), (self.pred_folder, "pred_folder")):
+            if not folder.is_dir():
+                raise ValueError(f"{name} {folder} is not a folder: give the folder that holds the PNG id maps")
+        truth = _read_json(self.gt_json)
+        self.categories = _read_categories(truth, self.gt_json)
+        self.truths = _by_picture(truth, self.gt_json)
+        self.predictions = _by_picture(_read_json(self.pred_json), self.pred_json)
+        missing = [identity for identity in self.truths if identity not in self.predictions]
+        if missing:
+            raise ValueError(
+                f"{self.pred_json} has no prediction for {len(missing)} of {len(self.truths)} pictures, first for "
+                f"image_id {missing[0]}: give one for each, with an empty segments_info where nothing was found"
+            )
+        if not self.truths:
+            raise ValueError(f"{self.gt_json} has no annotations: there is nothing to score")
+        self.notes: list[str] = []
+        unknown = [identity for identity in self.predictions if identity not in self.truths]
+        if unknown:
+            self.notes.append(
+                f"{self.pred_json}: {len(unknown)} predictions left out, {self.gt_json} does not know their pictures "
+                f"(image_id {', '.join(map(str, unknown[:5]))})"
+            )
+        self.image_ids = list(self.truths)
+        self.labels = {category["id"]: index for index, category in enumerate(self.categories)}
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def count(self, metric: PanopticQuality, index: int) -> None:
+        """Read picture number `index` and count it."""
+        image_id = self.image_ids[index]
+        truth, prediction = self.truths[image_id], self.predictions[image_id]
+        truth_path = self.gt_folder / _file_name(truth, self.gt_json)
+        prediction_path = self.pred_folder / _file_name(prediction, self.pred_json)
+        truth_ids, predicted_ids = read_panoptic_png(truth_path), read_panoptic_png(prediction_path)
+        if truth_ids.shape != predicted_ids.shape:
+            raise ValueError(
+                f"image_id {image_id}: {prediction_path} is {predicted_ids.shape[0]} x {predicted_ids.shape[1]}, "
+                f"{truth_path} is {truth_ids.shape[0]} x {truth_ids.shape[1]} (height x width): resize the prediction"
+            )
+        truth_classes = self._classes(truth, self.gt_json)
+        predicted_classes = self._classes(prediction, self.pred_json)
+        segments = truth["segments_info"]
+        self._require_same_ids(truth_ids, truth_classes, truth_path, image_id, is_truth=True)
+        self._require_same_ids(predicted_ids, predicted_classes, prediction_path, image_id, is_truth=False)
+        # panopticapi believes the areas written in the truth's JSON, even where the PNG has others.
+        areas = {segment["id"]: segment["area"] for segment in segments if "area" in segment}
+        metric.update_maps(
+            predicted_ids,
+            truth_ids,
+            predicted_classes,
+            truth_classes,
+            crowd_ids=[segment["id"] for segment in segments if segment.get("iscrowd")],
+            truth_areas=areas if len(areas) == len(segments) else None,
+        )
+
+    def _classes(self, record: dict[str, Any], source: Path) -> dict[int, int]:
+        where = f"{source}, image_id {record['image_id']}"
+        classes: dict[int, int] = {}
+        for segment in record["segments_info"]:
+            identity, category = segment.get("id"), segment.get("category_id")
+            if not isinstance(identity, int) or not VOID < identity <= ID_BITS:
+                raise ValueError(f"{where}: segment id {identity!r}: expected a whole number from 1 to {ID_BITS}")
+            if identity in classes:
+                raise ValueError(f"{where}: segment id {identity} occurs twice: give every segment its own id")
+            if category not in self.labels:
+                raise ValueError(
+                    f"{where}: segment {identity} has unknown category_id {category!r}: {self.gt_json} knows "
+                    f"{len(self.labels)} categories, {', '.join(map(str, list(self.labels)[:8]))} .."
+                )
+            if segment.get("area", 1) < 1:
+                raise ValueError(f"{where}: segment {identity} has area {segment['area']}: expected at least 1 pixel")
+            classes[identity] = self.labels[category]
+        return classes
+
+    def _require_same_ids(
+        self, ids: NDArray[np.uint32], classes: dict[int, int], path: Path, image_id: object, *, is_truth: bool
+    ) -> None:
+        found = set(_ids_in(ids)) - {VOID}
+        unknown = sorted(found - classes.keys())
+        if unknown:
+            raise ValueError(
+                f"{path}, image_id {image_id}: the PNG holds id {unknown[0]}, which segments_info does not list "
+                f"({len(unknown)} such ids): list every id, 0 is void"
+            )
+        absent = sorted(classes.keys() - found)
+        if absent and is_truth:
+            self.notes.append(
+                f"{path}, image_id {image_id}: {len(absent)} segments have no pixel in the PNG and count as missed "
+                f"(id {', '.join(map(str, absent[:5]))})"
+            )
+        elif absent:
+            raise ValueError(
+                f"{path}, image_id {image_id}: segments_info lists id {absent[0]}, which has no pixel in the PNG "
+                f"({len(absent)} such ids): leave out segments that are wholly covered"
+            )
+
+
+def score_panoptic_files(
+    gt_json: Path | str,
+    pred_json: Path | str,
+    gt_folder: Path | str | None = None,
+    pred_folder: Path | str | None = None,
+    *,
+    dilation_ratio: float | None = None,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> PanopticScore:
+    """Score a folder of panoptic predictions as panopticapi does, reading one picture at a time.
+
+    dilation_ratio: compute boundary PQ with bands of this share of the diagonal (0.02 as published). progress: wraps
+    the loop over the pictures, e.g. `tqdm`. Raises ValueError as `PanopticFiles`; warns of everything left out.
+    """
+    files = PanopticFiles(gt_json, pred_json, gt_folder, pred_folder)
+    is_thing = tuple(bool(category["isthing"]) for category in files.categories)
+    if dilation_ratio is None:
+        metric = PanopticQuality(len(is_thing), is_thing)
+    else:
+        metric = BoundaryPanopticQuality(len(is_thing), is_thing, dilation_ratio=dilation_ratio)
+    for index in progress(range(len(files))):
+        files.count(metric, index)
+    for note in files.notes:
+        warnings.warn(note, stacklevel=2)
+    names = tuple(str(category.get("name", category["id"])) for category in files.categories)
+    return PanopticScore(metric, tuple(files.labels), names, len(files), tuple(files.notes))
+
+
+def read_panoptic_png(path: Path | str) -> NDArray[np.uint32]:
+    """The ids (H, W) of a panoptic PNG: red + 256 green + 65536 blue, 0 = void."""
+    try:
+        with Image.open(path) as picture:
+            if picture.mode not in ("RGB", "RGBA"):
+                raise ValueError(
+                    f"{path} has mode {picture.mode}: expected the ids as an RGB picture, R + 256 G + 65536 B"
+                )
+            # Pillow keeps four bytes per pixel: taking them as they lie needs no arithmetic on three planes.
+            packed = picture.convert("RGB").tobytes("raw", "RGBX")
+            width, height = picture.size
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist: the JSON file names it") from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+    ids = np.frombuffer(packed, dtype="<u4").reshape(height, width)
+    return (ids & ID_BITS).astype(np.uint32, copy=False)
+
+
+def _ids_in(ids: NDArray[np.uint32]) -> list[int]:
+    flat = ids.reshape(-1)
+    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    return np.unique(np.append(flat[:1], flat[starts])).tolist()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist: give the JSON file with the panoptic annotations") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+        raise ValueError(f"{path} has no list `annotations`: expected the COCO panoptic format")
+    return content
+
+
+def _read_categories(truth: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    categories = truth.get("categories")
+    if not categories or any("id" not in category or "isthing" not in category for category in categories):
+        raise ValueError(f"{path}: `categories` must list every category with its `id` and `isthing`")
+    ids = [category["id"] for category in categories]
+    repeated = [identity for identity in set(ids) if ids.count(identity) > 1]
+    if repeated:
+        raise ValueError(f"{path}: category id {repeated[0]} occurs twice")
+    return list(categories)
+
+
+def _by_picture(content: dict[str, Any], path: Path) -> dict[Any, dict[str, Any]]:
+    records: dict[Any, dict[str, Any]] = {}
+    for record in content["annotations"]:
+        if "image_id" not in record or not isinstance(record.get("segments_info"), list):
+            raise ValueError(f"{path}: an annotation has no image_id or no list segments_info: {str(record)[:80]}")
+        if record["image_id"] in records:
+            raise ValueError(f"{path}: image_id {record['image_id']} occurs twice: keep one annotation per picture")
+        records[record["image_id"]] = record
+    return records
+
+
+def _file_name(record: dict[str, Any], path: Path) -> str:
+    name = record.get("file_name")
+    if not name or not isinstance(name, str):
+        raise ValueError(f"{path}, image_id {record['image_id']}: no file_name of a PNG")
+    return name
