@@ -1,112 +1,240 @@
-"""Mask average precision as COCO defines it, counted by pycocotools."""
+"""Average precision and recall as COCO defines them, of masks, boxes and boundaries; overlaps by pycocotools."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 from typing import TYPE_CHECKING, Any, Self
 
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from omg_transformers.metrics.boundary import DILATION_RATIO, boundary_of
+from omg_transformers.metrics.detection_matching import (
+    COCO_RULES,
+    Group,
+    MatchTable,
+    TrueObjects,
+    best_first,
+    figures_per_class,
+    twelve_figures,
+)
+from omg_transformers.metrics.run_lengths import counts_as_bytes, faults_of_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
+
+    from numpy.typing import NDArray
 
     from omg_transformers.structures import RLE, Annotation, Segments
 
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 RECALL_NAMES = ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
+KINDS = ("segm", "bbox", "boundary")
 
 
 def coco_figures(
-    truths: Sequence[Sequence[dict[str, Any]]], predictions: Sequence[Sequence[dict[str, Any]]], num_classes: int
+    truths: Sequence[Sequence[dict[str, Any]]],
+    predictions: Sequence[Sequence[dict[str, Any]]],
+    num_classes: int,
+    *,
+    kind: str = "segm",
 ) -> dict[str, float]:
     """COCO's twelve figures, NaN where undefined.
 
     truths, predictions: per picture the records {"category_id", "segmentation": RLE, "area", "iscrowd" or "score"}.
     """
-    # pycocotools reads the sizes, but uses them only for polygons.
-    pictures = [{"id": index, "height": 0, "width": 0} for index in range(1, len(truths) + 1)]
-    categories = [{"id": label} for label in range(num_classes)]
-    # pycocotools prints its progress and cannot be told not to.
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(
-            _dataset(truths, pictures, categories), _dataset(predictions, pictures, categories), "segm"
+    table = MatchTable(num_classes, COCO_RULES)
+    for picture, (objects, results) in enumerate(zip(truths, predictions, strict=True)):
+        table.add(group_records(objects, results, kind), key=picture)
+    return named_figures(*table.accumulate())
+
+
+def named_figures(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dict[str, float]:
+    """The twelve figures of precision (T, R, K, A, M) and recall (T, K, A, M) by name."""
+    return dict(zip(NAMES + RECALL_NAMES, twelve_figures(precision, recall), strict=True))
+
+
+def group_records(
+    truths: Sequence[dict[str, Any]],
+    results: Sequence[dict[str, Any]],
+    kind: str = "segm",
+    *,
+    dilation_ratio: float = DILATION_RATIO,
+) -> list[Group]:
+    """Overlaps of one picture's records, class by class, ready for `MatchTable.add`.
+
+    Records hold "category_id" (index of the class), "area", "segmentation" (RLE; for "bbox": "bbox" as x, y, width,
+    height), results a "score", truths "iscrowd" and, if known, "ignore" (honoured for boundaries only, as the
+    reference programs do) and "id".
+    """
+    check_kind(kind)
+    groups = []
+    labels = {record["category_id"] for record in truths} | {record["category_id"] for record in results}
+    for label in sorted(labels):
+        objects = [record for record in truths if record["category_id"] == label]
+        found = [record for record in results if record["category_id"] == label]
+        order = best_first(np.array([record["score"] for record in found]))
+        found = [found[index] for index in order]
+        is_crowd = np.array([bool(record.get("iscrowd", 0)) for record in objects], dtype=bool)
+        is_ignored = is_crowd.copy()
+        if kind == "boundary":
+            is_ignored |= np.array([bool(record.get("ignore", 0)) for record in objects], dtype=bool)
+        groups.append(
+            Group(
+                label,
+                _overlaps(found, objects, is_crowd, kind, dilation_ratio),
+                np.array([record["score"] for record in found], dtype=np.float64),
+                np.array([record["area"] for record in found], dtype=np.float64),
+                TrueObjects(
+                    np.array([record["area"] for record in objects], dtype=np.float64),
+                    is_ignored,
+                    is_crowd,
+                    np.array([record.get("id") == 0 for record in objects], dtype=bool),
+                ),
+            )
         )
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    figures = zip(NAMES + RECALL_NAMES, evaluation.stats, strict=True)
-    return {name: float(value) if value >= 0 else float("nan") for name, value in figures}
+    return groups
+
+
+def check_kind(kind: str) -> None:
+    """Refuse what is neither of masks, boxes and boundaries."""
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}: expected one of {', '.join(KINDS)}")
 
 
 class MaskAveragePrecision:
-    """COCO's mask AP over IoU 0.5 to 0.95. Keeps run-length encodings only; the frames of a clip are one mask."""
+    """COCO's AP over IoU 0.5 to 0.95, of masks ("segm"), boxes ("bbox") or boundaries.
 
-    def __init__(self, num_classes: int) -> None:
+    The frames of a clip are one mask. Pictures are matched as they come: the state is 17 bytes per result, no mask.
+    """
+
+    def __init__(self, num_classes: int, *, kind: str = "segm", dilation_ratio: float = DILATION_RATIO) -> None:
+        check_kind(kind)
         self.num_classes = num_classes
-        self.truths: list[list[dict[str, Any]]] = []
-        self.predictions: list[list[dict[str, Any]]] = []
+        self.kind = kind
+        self.dilation_ratio = dilation_ratio
+        self.table = MatchTable(num_classes, COCO_RULES)
 
-    def update(self, prediction: Segments, annotation: Annotation) -> None:
-        """Remember one sample. Stuff is not judged; nor are segments without a class."""
-        from omg_transformers.metrics.maps import require_classes
+    def update(self, prediction: Segments, annotation: Annotation, *, key: Hashable = None) -> None:
+        """Count one sample. Stuff is not judged; nor are segments without a class.
 
-        require_classes(annotation, self.num_classes)
-        if tuple(prediction.size) != tuple(annotation.size):
+        key: the sample's name or number. With keys, results of equal score keep the samples' order on any number of
+        processes, and no sample can count twice.
+        """
+        rles, labels, scores = scored_masks(prediction, annotation, self.num_classes)
+        if self.kind == "boundary" and annotation.num_frames > 1:
             raise ValueError(
-                f"prediction has size {prediction.size}, the annotation {annotation.size}: make them equal"
+                f"a clip of {annotation.num_frames} frames has no boundary AP: score its frames one by one"
             )
-        if prediction.rles is None:
-            raise ValueError("prediction has no rles: this metric needs one scored mask per object (instance)")
-        self.truths.append(
-            [
-                {**_record(segment.masks, annotation.size, segment.category_id), "iscrowd": int(segment.is_crowd)}
-                for segment in annotation.segments
-                if segment.category_id >= 0 and annotation.is_thing[segment.category_id] and any(segment.masks)
-            ]
-        )
-        labels, scores = prediction.labels.tolist(), prediction.scores.tolist()
-        self.predictions.append(
-            [
-                {**_record(rles, annotation.size, label), "score": score}
-                for rles, label, score in zip(prediction.rles, labels, scores, strict=True)
-                if label >= 0 and annotation.is_thing[label]
-            ]
-        )
+        truths = [
+            {**self._record(segment.masks, annotation.size, segment.category_id), "iscrowd": segment.is_crowd}
+            for segment in annotation.segments
+            if segment.category_id >= 0 and annotation.is_thing[segment.category_id] and any(segment.masks)
+        ]
+        results = [
+            {**self._record(masks, annotation.size, label), "score": score}
+            for masks, label, score in zip(rles, labels, scores, strict=True)
+            if label >= 0 and annotation.is_thing[label]
+        ]
+        self.update_records(truths, results, key=key)
+
+    def update_records(
+        self, truths: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]], *, key: Hashable = None
+    ) -> None:
+        """Count one picture from plain records, see `group_records`."""
+        self.table.add(group_records(truths, results, self.kind, dilation_ratio=self.dilation_ratio), key)
 
     def merge(self, other: Self) -> None:
-        """Add what another process has remembered."""
-        self.truths += other.truths
-        self.predictions += other.predictions
+        """Add what another process has counted."""
+        if (other.kind, other.dilation_ratio) != (self.kind, self.dilation_ratio):
+            raise ValueError(f"merged metrics are of kind {self.kind!r} and {other.kind!r}: make them equal")
+        self.table.merge(other.table)
 
     def compute(self) -> dict[str, float]:
         """`ap` first, then AP at fixed IoU and by size, and average recalls with 1, 10 and 100 results per picture."""
-        if not self.truths:
-            return dict.fromkeys(NAMES + RECALL_NAMES, float("nan"))
-        return coco_figures(self.truths, self.predictions, self.num_classes)
+        return named_figures(*self.table.accumulate())
+
+    def per_class(self) -> dict[str, NDArray[np.float64]]:
+        """`ap`, `ap50`, `ap75`, `ar100`, each (K,); NaN for classes without a true object."""
+        return figures_per_class(*self.table.accumulate())
+
+    def _record(self, rles: tuple[RLE | None, ...], size: tuple[int, int], label: int) -> dict[str, Any]:
+        from omg_transformers.ops.masks import join_frames, rle_area
+
+        rle = packed(join_frames(rles, size))
+        if self.kind == "bbox":
+            box = coco_mask.toBbox(rle).tolist()
+            return {"category_id": label, "bbox": box, "area": rle_area(rle)}
+        return {"category_id": label, "segmentation": rle, "area": rle_area(rle)}
 
 
-def _record(rles: tuple[RLE | None, ...], size: tuple[int, int], label: int) -> dict[str, Any]:
-    from omg_transformers.ops.masks import join_frames, rle_area
+def scored_masks(
+    prediction: Segments, annotation: Annotation, num_classes: int
+) -> tuple[tuple[tuple[RLE | None, ...], ...], list[int], list[float]]:
+    """Masks, labels and scores of a result that may overlap, after checking them and the annotation."""
+    from omg_transformers.metrics.maps import require_classes
 
-    rle = join_frames(rles, size)
-    return {"category_id": label, "segmentation": rle, "area": rle_area(rle)}
+    require_classes(annotation, num_classes)
+    if tuple(prediction.size) != tuple(annotation.size):
+        raise ValueError(f"prediction has size {prediction.size}, the annotation {annotation.size}: make them equal")
+    if prediction.rles is None:
+        raise ValueError("prediction has no rles: this metric needs one scored mask per object (instance)")
+    labels, scores = prediction.labels.tolist(), prediction.scores.tolist()
+    if labels and not max(labels) < num_classes:
+        raise ValueError(f"prediction has label {max(labels)}, the metric counts {num_classes} classes")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"prediction.scores holds {scores[int(np.argmin(np.isfinite(scores)))]}: expected numbers")
+    _check_masks("prediction.rles", prediction.rles, annotation)
+    _check_masks("the annotation's masks", [segment.masks for segment in annotation.segments], annotation)
+    return prediction.rles, labels, scores
 
 
-def _dataset(
-    records: Sequence[Sequence[dict[str, Any]]], pictures: list[dict[str, Any]], categories: list[dict[str, Any]]
-) -> COCO:
-    """A COCO object. Ids start at 1: pycocotools takes a match with id 0 for none."""
-    flat = [(picture, record) for picture, group in zip(pictures, records, strict=True) for record in group]
-    data = COCO()
-    data.dataset = {
-        "images": pictures,
-        "categories": categories,
-        "annotations": [
-            {"iscrowd": 0, "bbox": [0, 0, 0, 0], **record, "id": number, "image_id": picture["id"]}
-            for number, (picture, record) in enumerate(flat, 1)
-        ],
-    }
-    data.createIndex()
-    return data
+def packed(rle: RLE) -> RLE:
+    """The RLE with its counts as bytes, as pycocotools takes them."""
+    return {"size": list(rle["size"]), "counts": counts_as_bytes(rle["counts"]) or b""}
+
+
+def _check_masks(name: str, segments: Sequence[Sequence[RLE | None]], annotation: Annotation) -> None:
+    size = tuple(annotation.size)
+    places, counts = [], []
+    for index, rles in enumerate(segments):
+        if len(rles) != annotation.num_frames:
+            raise ValueError(f"{name}[{index}] has {len(rles)} frames, the annotation {annotation.num_frames}")
+        for frame, rle in enumerate(rles):
+            if rle is None:
+                continue
+            if tuple(rle["size"]) != size:
+                raise ValueError(f"{name}[{index}], frame {frame}, has size {tuple(rle['size'])}, expected {size}")
+            places.append((index, frame))
+            counts.append(counts_as_bytes(rle["counts"]) or b"")
+    faults = faults_of_counts(counts, [size[0] * size[1]] * len(counts))
+    for row, reason in faults.items():
+        raise ValueError(f"{name}[{places[row][0]}], frame {places[row][1]}: {reason}")
+
+
+def _overlaps(
+    results: Sequence[dict[str, Any]],
+    truths: Sequence[dict[str, Any]],
+    is_crowd: NDArray[np.bool_],
+    kind: str,
+    dilation_ratio: float,
+) -> NDArray[np.float64]:
+    """IoU (D, G); with a crowd, the share of the result inside it."""
+    if not results or not truths:
+        return np.zeros((len(results), len(truths)))
+    crowd = is_crowd.tolist()
+    if kind == "bbox":
+        boxes = [np.array([record["bbox"] for record in records], dtype=np.float64) for records in (results, truths)]
+        return np.asarray(coco_mask.iou(*boxes, crowd))
+    masks = [[record["segmentation"] for record in records] for records in (results, truths)]
+    ious = np.asarray(coco_mask.iou(*masks, crowd))
+    if kind == "segm":
+        return ious
+    rims = [[_rim(rle, dilation_ratio) for rle in rles] for rles in masks]
+    # As published, a crowd is a region without a boundary of its own.
+    return np.where(is_crowd, ious, np.minimum(ious, np.asarray(coco_mask.iou(*rims, crowd))))
+
+
+def _rim(rle: RLE, dilation_ratio: float) -> dict[str, Any]:
+    mask = np.asarray(coco_mask.decode(rle)).astype(bool)
+    rim: dict[str, Any] = coco_mask.encode(np.asfortranarray(boundary_of(mask, dilation_ratio), dtype=np.uint8))
+    return rim
