@@ -101,7 +101,8 @@ def match_results(
 class MatchTable:
     """The outcome of every result: class, score, place among its picture's results, right or wrong per area and IoU.
 
-    17 bytes per result, 21 where its score needs double precision. `add` once per picture; equal scores keep the order of the pictures' keys.
+    17 bytes per result, 21 where its score needs double precision. `add` once per picture; results of equal score keep
+    the order of the pictures' keys, or without keys the order of adding.
     """
 
     def __init__(self, num_classes: int, rules: MatchingRules) -> None:
