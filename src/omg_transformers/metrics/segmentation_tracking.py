@@ -67,7 +67,8 @@ def class_ious(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
 class SegmentationTrackingQuality(TubeMetric):
     """STQ (Weber et al. 2021), as deeplab2 counts it: the geometric mean of association and segmentation quality.
 
-    Tubes go through whole videos. Crowds are things without identity: class counts, association does not.
+    Tubes go through whole videos. Where void is predicted on labelled pixels, void is one more class with an IoU of 0,
+    so that a model that leaves pixels out is punished twice: as in deeplab2. Crowds are things without identity: class counts, association does not.
     """
 
     def __init__(self, num_classes: int, is_thing: Sequence[bool] | None = None) -> None:
@@ -124,6 +125,9 @@ def _figures(sequences: Sequence[SequenceCounts]) -> dict[str, float]:
     num_tubes = sum(sequence.num_tubes for sequence in sequences)
     # Without a single tube deeplab2 divides 0 by a tiny number: 0.
     association = sum(sequence.association for sequence in sequences) / max(num_tubes, 1)
-    ious = class_ious(_sum_confusions(sequences))
-    segmentation = float(np.nanmean(ious)) if not np.isnan(ious).all() else float("nan")
+    confusion = _sum_confusions(sequences)
+    ious = class_ious(confusion)
+    # Where void is predicted on labelled pixels, deeplab2 counts void as one more class, with an IoU of 0.
+    num_classes = np.count_nonzero(~np.isnan(ious)) + int(confusion[:, -1].any())
+    segmentation = float(np.nansum(ious)) / num_classes if num_classes else float("nan")
     return {"stq": float(np.sqrt(association * segmentation)), "aq": association, "sq": segmentation}
