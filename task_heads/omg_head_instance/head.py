@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from omg_transformers.metrics.average_precision import MaskAveragePrecision
-from omg_transformers.ops.masks import encode_mask, encode_masks, stack_rles, union_of_rles
+from omg_transformers.ops.masks import encode_mask, encode_masks, stack_rles, void_and_crowds
 from omg_transformers.ops.regions import random_partition
 from omg_transformers.ops.resize import MaskResizer
 from omg_transformers.ops.scores import class_probs, suppress_overlaps
@@ -38,8 +38,7 @@ class InstanceHead:
         ]
         known = [thing for thing in things if not thing.is_crowd]
         masks = stack_rles([thing.masks for thing in known], frames, size)
-        crowds = [segment.masks for segment in annotation.segments if segment.is_crowd]
-        unknown = union_of_rles([annotation.void, *crowds], frames, size) & ~masks.any(0)
+        unknown = void_and_crowds(annotation) & ~masks.any(0)
         return QueryTargets(torch.tensor([thing.category_id for thing in known], dtype=torch.long), masks, unknown)
 
     def postprocess(

@@ -8,7 +8,7 @@ import torch
 
 from omg_head_interactive.questions import boxes_around, points_inside
 from omg_transformers.metrics.prompt import MeanPromptIoU
-from omg_transformers.ops.masks import encode_mask, encode_masks, stack_rles, union_of_rles
+from omg_transformers.ops.masks import encode_mask, encode_masks, stack_rles, void_and_crowds
 from omg_transformers.ops.regions import random_partition
 from omg_transformers.ops.resize import MaskResizer
 from omg_transformers.plugins.contract import API_VERSION, HeadSpec
@@ -34,8 +34,7 @@ class InteractiveHead:
         frames, size = annotation.num_frames, annotation.size
         known = [segment for segment in annotation.segments if any(segment.masks) and not segment.is_crowd]
         masks = stack_rles([segment.masks for segment in known], frames, size)
-        crowds = [segment.masks for segment in annotation.segments if segment.is_crowd]
-        unknown = union_of_rles([annotation.void, *crowds], frames, size) & ~masks.any(0)
+        unknown = void_and_crowds(annotation) & ~masks.any(0)
         labels = torch.tensor([segment.category_id for segment in known], dtype=torch.long)
         return QueryTargets(labels, masks, unknown)
 

@@ -8,7 +8,7 @@ import torch
 
 from omg_head_panoptic.contest import Contest
 from omg_transformers.metrics.panoptic import PanopticQuality
-from omg_transformers.ops.masks import encode_mask, encode_masks, stack_rles, union_of_rles
+from omg_transformers.ops.masks import encode_mask, encode_masks, stack_rles, union_of_rles, void_and_crowds
 from omg_transformers.ops.regions import random_partition
 from omg_transformers.ops.resize import MaskResizer
 from omg_transformers.ops.scores import class_probs, suppress_overlaps
@@ -41,8 +41,7 @@ class PanopticHead:
             for label in classes
         ]
         masks = torch.cat([stack_rles([thing.masks for thing in things], frames, size), *(r[None] for r in regions)])
-        crowds = [segment.masks for segment in annotation.segments if segment.is_crowd]
-        unknown = union_of_rles([annotation.void, *crowds], frames, size) & ~masks.any(0)
+        unknown = void_and_crowds(annotation) & ~masks.any(0)
         labels = [thing.category_id for thing in things] + classes
         return QueryTargets(torch.tensor(labels, dtype=torch.long), masks, unknown)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from omg_transformers.structures import RLE
+    from omg_transformers.structures import RLE, Annotation
 
 PIXELS_AT_ONCE = 16384
 MaskArray: TypeAlias = Tensor | np.ndarray[Any, Any]
@@ -117,6 +117,12 @@ def join_frames(rles: Sequence[RLE | None], size: tuple[int, int]) -> RLE:
 def rle_area(rle: RLE | None) -> int:
     """Number of pixels inside; 0 for None."""
     return 0 if rle is None else int(coco_mask.area(_with_bytes(rle)))
+
+
+def void_and_crowds(annotation: Annotation) -> Tensor:
+    """Where nobody said what single objects there are: (T, H, W) bool."""
+    crowds = [segment.masks for segment in annotation.segments if segment.is_crowd]
+    return union_of_rles([annotation.void, *crowds], annotation.num_frames, annotation.size)
 
 
 def rle_box(rle: RLE | None) -> tuple[float, float, float, float]:
