@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import inspect
 import io
-import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -142,7 +141,7 @@ class OMGSegPipeline(Pipeline):
             raise TypeError("images= is given twice: pass the pictures once")
         preprocess = {name: kwargs.pop(name) for name in (*PROMPTS, QUERY_INPUTS) if kwargs.get(name) is not None}
         threshold = kwargs.get("threshold")
-        if threshold is not None and not (isinstance(threshold, numbers.Real) and 0 <= threshold <= 1):
+        if threshold is not None and not (isinstance(threshold, int | float | np.number) and 0 <= threshold <= 1):
             raise ValueError(f"threshold is {threshold!r}: expected a score from 0 to 1")
         # For these None says "as usual"; for a head's own option it is a value, stronger than the checkpoint's.
         unset = [name for name in ("task", "labels", "threshold", *PROMPTS, QUERY_INPUTS) if kwargs.get(name) is None]
