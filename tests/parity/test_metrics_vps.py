@@ -149,7 +149,7 @@ def check_stq(name, metric, wanted):
     figures = metric.compute()
     for key, value in (("stq", "STQ"), ("aq", "AQ"), ("sq", "IoU")):
         assert figures[key] == pytest.approx(wanted[value], abs=1e-6, nan_ok=True), (name, key)
-    rows = list(metric.per_sequence().values())
+    rows = metric.per_sequence()
     assert [row["num_frames"] for row in rows] == wanted["Length_per_seq"]
     for key, value in (("stq", "STQ_per_seq"), ("aq", "AQ_per_seq"), ("sq", "IoU_per_seq")):
         assert [row[key] for row in rows] == pytest.approx(wanted[value], abs=1e-6, nan_ok=True), (name, key)

@@ -16,49 +16,63 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
-class SequenceCounts:
-    """One video. association: summed over its true thing tubes, each in [0, 1]; confusion: see `count_video`."""
+@dataclass(slots=True)
+class TubeCounts:
+    """Sums over videos.
 
-    name: str
-    num_frames: int
-    association: float
-    num_tubes: int
+    association: (K,) over the true tubes of each thing class, each in [0, 1]. num_tubes: (K,) how many these are.
+    confusion: (K, K + 1) pixels by true and predicted class, void predictions last; void truth is left out.
+    """
+
+    association: NDArray[np.float64]
+    num_tubes: NDArray[np.int64]
     confusion: NDArray[np.float64]
 
+    @classmethod
+    def zeros(cls, num_classes: int) -> TubeCounts:
+        """Nothing counted yet."""
+        table = np.zeros((num_classes, num_classes + 1))
+        return cls(np.zeros(num_classes), np.zeros(num_classes, dtype=np.int64), table)
 
-def count_video(
+    def add(self, other: TubeCounts) -> None:
+        """Add other counts in place."""
+        self.association += other.association
+        self.num_tubes += other.num_tubes
+        self.confusion += other.confusion
+
+
+def count_tubes(
     areas: NDArray[np.float64],
     truth_classes: NDArray[np.int64],
     prediction_classes: NDArray[np.int64],
     is_thing: NDArray[np.bool_],
     is_crowd: NDArray[np.bool_],
-) -> tuple[float, int, NDArray[np.float64]]:
-    """Summed association of the true thing tubes, their number, and pixels by true and predicted class (K, K + 1).
+) -> TubeCounts:
+    """Count one video. areas: (G, P) pixels by true and predicted tube. *_classes: (G,) and (P,), -1 for void.
 
-    areas: (G, P) pixels of a whole video by true and predicted tube. *_classes: (G,) and (P,), -1 for void; void
-    predictions are the last column, void truth is left out. is_crowd: (G,), things nobody told apart: no tubes.
+    is_thing: (K,). is_crowd: (G,), things that nobody told apart: they are no tubes, and what is predicted there does
+    not make a predicted tube larger.
     """
-    num_classes = len(is_thing)
-    confusion = np.zeros((num_classes, num_classes + 1))
-    valid = truth_classes >= 0
-    columns = np.where(prediction_classes >= 0, prediction_classes, num_classes)
-    np.add.at(confusion, (truth_classes[valid][:, None], columns[None]), areas[valid])
+    counts = TubeCounts.zeros(len(is_thing))
+    is_valid = truth_classes >= 0
+    columns = np.where(prediction_classes >= 0, prediction_classes, len(is_thing))
+    np.add.at(counts.confusion, (truth_classes[is_valid][:, None], columns[None]), areas[is_valid])
     # The class -1 looks up the last entry.
-    things = np.append(is_thing, False)
-    is_crowd = is_crowd & things[truth_classes]
-    # Predictions in crowds are neither right nor wrong.
-    tubes = areas[~is_crowd][:, things[prediction_classes]]
-    is_tube = things[truth_classes[~is_crowd]] & (areas[~is_crowd].sum(1) > 0)
-    true_areas = areas[~is_crowd].sum(1)[is_tube]
-    shared = tubes[is_tube]
-    unions = true_areas[:, None] + tubes.sum(0) - shared
-    association = (shared * shared / unions).sum(1) / true_areas
-    return float(association.sum()), len(true_areas), confusion
+    has_tubes = np.append(is_thing, False)
+    is_judged = ~(is_crowd & has_tubes[truth_classes])
+    areas, truth_classes = areas[is_judged], truth_classes[is_judged]
+    is_tube = has_tubes[truth_classes] & (areas.sum(1) > 0)
+    true_areas, labels = areas.sum(1)[is_tube], truth_classes[is_tube]
+    predicted = areas[:, has_tubes[prediction_classes]]
+    shared = predicted[is_tube]
+    association = (shared * shared / (true_areas[:, None] + predicted.sum(0) - shared)).sum(1) / true_areas
+    np.add.at(counts.association, labels, association)
+    np.add.at(counts.num_tubes, labels, 1)
+    return counts
 
 
 def class_ious(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IoU per class (K,), NaN where it occurs neither in truth nor in predictions."""
+    """IoU per class (K,), NaN where it occurs neither in truth nor in predictions. confusion: (K, K + 1)."""
     hits = np.diagonal(confusion)
     unions = confusion.sum(1) + confusion[:, :-1].sum(0) - hits
     return np.divide(hits, unions, out=np.full(len(hits), np.nan), where=unions > 0)
@@ -68,33 +82,37 @@ class SegmentationTrackingQuality(TubeMetric):
     """STQ (Weber et al. 2021), as deeplab2 counts it: the geometric mean of association and segmentation quality.
 
     Tubes go through whole videos. Where void is predicted on labelled pixels, void is one more class with an IoU of 0,
-    so that a model that leaves pixels out is punished twice: as in deeplab2. Crowds are things without identity: class counts, association does not.
+    as in deeplab2: a model that leaves pixels out pays twice. Crowds are things without identity: their class counts,
+    their association does not.
     """
 
     def __init__(self, num_classes: int, is_thing: Sequence[bool] | None = None) -> None:
         super().__init__(num_classes, is_thing)
-        self.sequences: list[SequenceCounts] = []
+        self.counts = TubeCounts.zeros(num_classes)
+        self.sequences: list[dict[str, float]] = []
 
     def merge(self, other: Self) -> None:
         """Add what another process has counted."""
         self._agree(other)
+        self.counts.add(other.counts)
         self.sequences += other.sequences
 
     def compute(self) -> dict[str, float]:
         """`stq`, `aq`, `sq` (mean IoU of classes) in [0, 1] over all videos; NaN before the first labelled pixel."""
-        return _figures(self.sequences)
+        return _figures(self.counts)
 
     def per_class(self) -> dict[str, NDArray[np.float64]]:
-        """`iou` per class (K,), NaN where it occurs nowhere."""
-        if not self.sequences:
-            return {"iou": np.full(self.num_classes, np.nan)}
-        return {"iou": class_ious(_sum_confusions(self.sequences))}
-
-    def per_sequence(self) -> dict[str, dict[str, float]]:
-        """`stq`, `aq`, `sq` and `num_frames` of each video by its name."""
+        """Per class (K,): `iou`, NaN where it occurs nowhere, and `aq`, NaN where it has no true tube."""
+        missing = np.full(self.num_classes, np.nan)
+        tubes = self.counts.num_tubes
         return {
-            sequence.name: {**_figures([sequence]), "num_frames": sequence.num_frames} for sequence in self.sequences
+            "iou": class_ious(self.counts.confusion),
+            "aq": np.divide(self.counts.association, tubes, out=missing, where=tubes > 0),
         }
+
+    def per_sequence(self) -> list[dict[str, float]]:
+        """`stq`, `aq`, `sq` and `num_frames` of each video, in the order in which they were counted."""
+        return [dict(sequence) for sequence in self.sequences]
 
     def _count_video(
         self,
@@ -103,31 +121,21 @@ class SegmentationTrackingQuality(TubeMetric):
         truth_classes: Mapping[int, int],
         crowd_ids: Sequence[int],
     ) -> None:
-        is_thing = self.is_thing if self.is_thing is not None else (True,) * self.num_classes
-        association, num_tubes, confusion = count_video(
+        counts = count_tubes(
             tubes.total(),
             classes_of(list(tubes.rows), truth_classes, self.num_classes, "truth"),
             classes_of(list(tubes.columns), prediction_classes, self.num_classes, "prediction"),
-            np.array(is_thing),
+            np.array(self.is_thing if self.is_thing is not None else (True,) * self.num_classes, dtype=bool),
             np.isin(list(tubes.rows), list(crowd_ids)),
         )
-        name = str(len(self.sequences))
-        self.sequences.append(SequenceCounts(name, tubes.num_frames, association, num_tubes, confusion))
+        self.counts.add(counts)
+        self.sequences.append({**_figures(counts), "num_frames": tubes.num_frames})
 
 
-def _sum_confusions(sequences: Sequence[SequenceCounts]) -> NDArray[np.float64]:
-    return np.sum([sequence.confusion for sequence in sequences], axis=0)
-
-
-def _figures(sequences: Sequence[SequenceCounts]) -> dict[str, float]:
-    if not sequences:
-        return dict.fromkeys(("stq", "aq", "sq"), float("nan"))
-    num_tubes = sum(sequence.num_tubes for sequence in sequences)
-    # Without a single tube deeplab2 divides 0 by a tiny number: 0.
-    association = sum(sequence.association for sequence in sequences) / max(num_tubes, 1)
-    confusion = _sum_confusions(sequences)
-    ious = class_ious(confusion)
-    # Where void is predicted on labelled pixels, deeplab2 counts void as one more class, with an IoU of 0.
-    num_classes = np.count_nonzero(~np.isnan(ious)) + int(confusion[:, -1].any())
+def _figures(counts: TubeCounts) -> dict[str, float]:
+    # Without a single tube the association is 0, as in deeplab2.
+    association = float(counts.association.sum()) / max(int(counts.num_tubes.sum()), 1)
+    ious = class_ious(counts.confusion)
+    num_classes = np.count_nonzero(~np.isnan(ious)) + int(counts.confusion[:, -1].any())
     segmentation = float(np.nansum(ious)) / num_classes if num_classes else float("nan")
     return {"stq": float(np.sqrt(association * segmentation)), "aq": association, "sq": segmentation}
