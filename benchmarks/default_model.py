@@ -76,13 +76,17 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="COCO folder")
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco"
+    parser.add_argument("--root", type=Path, default=beside, help="COCO folder (%(default)s)")
     parser.add_argument("--split", default="val2017")
     parser.add_argument("--model", type=Path, default=default_checkpoint())
     parser.add_argument("--shortest-edge", type=int, help="instead of the processor's own size")
     parser.add_argument("--limit", type=int, help="only so many pictures")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if not (arguments.root / "annotations").is_dir():
+        parser.error(f"--root {arguments.root} has no annotations/: give the folder of COCO 2017")
+    return arguments
 
 
 def size_arguments(arguments: argparse.Namespace) -> dict:
