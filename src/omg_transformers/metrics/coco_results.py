@@ -196,10 +196,15 @@ class CocoFiles:
     def _check_rles(self, records: Sequence[dict[str, Any]], places: Sequence[str]) -> None:
         kept = [(record, place) for record, place in zip(records, places, strict=True) if "segmentation" in record]
         check_counts([record["segmentation"] for record, _ in kept], [place for _, place in kept])
-        for record, place in kept:
-            size, expected = tuple(record["segmentation"]["size"]), self.images[record["image_id"]]
-            if expected is not None and size != expected:
-                self.notes.append(f"{place}: its mask has size {size}, the picture {expected}: it matches nothing")
+        odd = [
+            (place, tuple(record["segmentation"]["size"]), self.images[record["image_id"]])
+            for record, place in kept
+            if self.images[record["image_id"]] not in (None, tuple(record["segmentation"]["size"]))
+        ]
+        if odd:
+            place, size, expected = odd[0]
+            more = f" (and {len(odd) - 1} more masks)" if len(odd) > 1 else ""
+            self.notes.append(f"{place}: its mask has size {size}, the picture {expected}: it matches nothing{more}")
 
     def _finish_areas(self, records: Sequence[dict[str, Any]], has_box: bool) -> None:
         if has_box:
