@@ -2,9 +2,9 @@
 
     python benchmarks/metrics_average_precision.py      # about a minute; writes metrics_average_precision.json
 
-Synthetic: pictures of 480 x 640 with 25 true objects of 80 classes and 100 results each, all on one thread. The packages
-by themselves read the same two files and stop at the precision and recall arrays. Also the state of the streaming
-metric in bytes per picture.
+Synthetic: pictures of 480 x 640 with 25 true objects of 80 classes and 100 results each, all on one thread. The
+packages by themselves read the same two files and stop at the precision and recall arrays. Also the state of the
+streaming metric in bytes per picture.
 """
 
 from __future__ import annotations

@@ -352,6 +352,10 @@ def test_no_results_and_no_truths_have_figures():
     assert math.isnan(score_coco_results(truth_file(annotations=[]), results_file()).figures["ap"])
 
 
+def test_more_results_than_pycocotools_counts_at_once_are_scored():
+    assert score_coco_results(truth_file(), results_file() * 300).figures["ap50"] == pytest.approx(1.0)
+
+
 def test_the_rows_of_a_file_name_its_classes():
     (row,) = score_coco_results(truth_file(), results_file()).per_class()
     assert (row["id"], row["name"], row["ap50"]) == (3, "cat", pytest.approx(1.0))

@@ -15,7 +15,7 @@ from omg_transformers.metrics.average_precision import check_kind, group_records
 from omg_transformers.metrics.boundary import DILATION_RATIO
 from omg_transformers.metrics.coco_backends import OWN_BACKEND, choose_backend, run_backend
 from omg_transformers.metrics.detection_matching import COCO_RULES, MatchTable, figures_per_class
-from omg_transformers.metrics.run_lengths import counts_as_bytes, faults_of_counts
+from omg_transformers.metrics.run_lengths import areas_of, counts_as_bytes, faults_of_counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -211,8 +211,8 @@ class CocoFiles:
             for record in records:
                 record["area"] = record["bbox"][2] * record["bbox"][3]
             return
-        areas = coco_mask.area([record["segmentation"] for record in records]) if records else []
-        for record, area in zip(records, areas, strict=True):
+        areas = areas_of([record["segmentation"] for record in records])
+        for record, area in zip(records, areas.tolist(), strict=True):
             record["area"] = area
             if self.kind == "bbox":
                 record["bbox"] = coco_mask.toBbox(record["segmentation"]).tolist()

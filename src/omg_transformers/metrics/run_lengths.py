@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,8 @@ FIRST_CHARACTER = 48
 VALUE_BITS, MORE_BIT, SIGN_BIT = 0x1F, 0x20, 0x10
 # 7 characters hold 35 bits: more than any picture has pixels.
 MAX_CHARACTERS = 7
+# pycocotools 2.0.11 keeps the number of masks in a byte: more raise OverflowError under numpy 2.
+MASKS_PER_CALL = 255
 
 
 def faults_of_counts(counts: Sequence[bytes], num_pixels: Sequence[int]) -> dict[int, str]:
@@ -44,6 +47,13 @@ def counts_as_bytes(counts: Any) -> bytes | None:
     if isinstance(counts, bytes):
         return counts
     return counts.encode("ascii") if isinstance(counts, str) and counts.isascii() else None
+
+
+def areas_of(rles: Sequence[Any]) -> NDArray[np.int64]:
+    """Pixels inside each mask, (N,); the counts are bytes."""
+    calls = range(0, len(rles), MASKS_PER_CALL)
+    parts = [np.asarray(coco_mask.area(rles[start : start + MASKS_PER_CALL]), dtype=np.int64) for start in calls]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
 def _is_complete(text: bytes, last_characters: Sequence[int]) -> bool:

@@ -28,6 +28,7 @@ from omg_transformers.metrics.detection_matching import (
     best_first,
     figures_per_class,
 )
+from omg_transformers.metrics.run_lengths import areas_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -256,7 +257,7 @@ def _areas(tracks: Sequence[Sequence[RLE | None]]) -> NDArray[np.float64]:
     places = [(row, frame) for row, track in enumerate(tracks) for frame, rle in enumerate(track) if rle is not None]
     if places:
         rows, frames = zip(*places, strict=True)
-        areas[rows, frames] = coco_mask.area([tracks[row][frame] for row, frame in places])
+        areas[rows, frames] = areas_of([tracks[row][frame] for row, frame in places])
     return areas
 
 
