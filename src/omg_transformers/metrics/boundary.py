@@ -90,7 +90,7 @@ class BoundaryPanopticQuality(PanopticQuality):
         whole = overlaps_of(prediction, truth, prediction_classes, truth_classes, **options)
         # The inside of a segment keeps neither its id nor void, so that it is in no intersection, and void stays void.
         inside = max(prediction_classes.keys() | truth_classes.keys(), default=VOID) + 1
-        options["num_classes"] += 1
+        options |= {"num_classes": self.num_classes + 1, "pairs": None}
         nowhere = {inside: self.num_classes}
         rims = overlaps_of(
             self._with_rims(prediction, inside),

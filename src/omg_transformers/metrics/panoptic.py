@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,9 @@ VOID = 0
 MAX_ID = 2**31 - 1
 # Up to here one counter per possible pair of ids is cheaper than sorting the pairs that occur.
 MAX_COUNTERS = 2**20
+PIECE = 2**16
+# Of each pair that occurs: true id, predicted id, pixels.
+Pairs: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]"
 
 
 @dataclass(slots=True)
@@ -76,20 +79,23 @@ class Overlaps:
 
 
 def count_overlaps(
-    prediction: NDArray[np.integer], truth: NDArray[np.integer], weights: NDArray[np.floating] | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    prediction: NDArray[np.integer],
+    truth: NDArray[np.integer],
+    weights: NDArray[np.floating] | None = None,
+    *,
+    bits: int = -1,
+) -> Pairs:
     """The pairs (true id, predicted id) that occur in two id maps of one shape, and their pixels (or summed weights).
 
-    Refuses maps of different shapes, ids below 0 and above 2**31 - 1.
+    bits: a mask of the bits that are the id, -1 for all. Refuses maps of different shapes, ids below 0 and above
+    2**31 - 1.
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction has shape {prediction.shape}, truth {truth.shape}: they must be equal")
     prediction, truth = prediction.reshape(-1), truth.reshape(-1)
-    # Neighbours mostly belong to the same pair: everything after this line works on runs of equal pixels.
-    is_new = np.ones(len(truth), dtype=bool)
-    np.logical_or(prediction[1:] != prediction[:-1], truth[1:] != truth[:-1], out=is_new[1:])
-    starts = np.flatnonzero(is_new)
-    true_ids, predicted_ids = _checked_ids(truth[starts], "truth"), _checked_ids(prediction[starts], "prediction")
+    starts = _starts_of_runs(prediction, truth)
+    true_ids = _checked_ids(truth[starts], "truth", bits)
+    predicted_ids = _checked_ids(prediction[starts], "prediction", bits)
     if weights is None:
         sizes = np.diff(starts, append=len(truth)).astype(np.float64)
     elif weights.size != len(truth):
@@ -104,9 +110,25 @@ def count_overlaps(
         keys = np.flatnonzero(np.bincount(keys))
         totals = totals[keys]
     else:
-        keys, places = np.unique(keys, return_inverse=True)
-        totals = np.bincount(places, weights=sizes)
+        found = np.unique(keys)
+        # Looking the few pairs up is cheaper than the inverse of `unique`, which sorts.
+        totals = np.bincount(np.searchsorted(found, keys), weights=sizes)
+        keys = found
     return keys // base, keys % base, totals.astype(np.float64)
+
+
+def _starts_of_runs(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Where a run of pixels of one pair starts: neighbours mostly belong together, and runs are few."""
+    starts = []
+    # Piece by piece, so that what is compared stays in the processor's cache.
+    for first in range(0, len(truth), PIECE):
+        piece = slice(first, first + PIECE)
+        predicted, actual = prediction[piece], truth[piece]
+        is_new = np.ones(len(actual), dtype=bool)
+        np.not_equal(predicted[1:], predicted[:-1], out=is_new[1:])
+        is_new[1:] |= actual[1:] != actual[:-1]
+        starts.append(np.flatnonzero(is_new) + first)
+    return np.concatenate(starts) if starts else np.zeros(0, dtype=np.int64)
 
 
 def match_overlaps(overlaps: Overlaps, num_classes: int, *, stricter: Sequence[Overlaps] = ()) -> PanopticCounts:
@@ -152,9 +174,10 @@ def overlaps_of(
     num_classes: int,
     crowd_ids: Sequence[int] = (),
     truth_areas: Mapping[int, int] | None = None,
+    pairs: Pairs | None = None,
 ) -> Overlaps:
     """The overlaps of one scene. See `count_matches`."""
-    true_ids, predicted_ids, totals = count_overlaps(prediction, truth)
+    true_ids, predicted_ids, totals = pairs if pairs is not None else count_overlaps(prediction, truth)
     row_ids = sorted({VOID, *true_ids.tolist(), *crowd_ids, *(truth_areas or ())})
     column_ids = sorted({VOID, *predicted_ids.tolist()})
     areas = np.zeros((1, len(row_ids), len(column_ids)), dtype=np.int64)
@@ -192,6 +215,7 @@ def count_matches(
     num_classes: int,
     crowd_ids: Sequence[int] = (),
     truth_areas: Mapping[int, int] | None = None,
+    pairs: Pairs | None = None,
 ) -> PanopticCounts:
     """Match the segments of one picture or clip: same class and IoU above 0.5.
 
@@ -199,7 +223,8 @@ def count_matches(
     ids of `truth` that are crowds: they are never matched or missed. The void part of a prediction is left out of its
     union, and one that lies mostly in void or in a crowd of its class is not counted at all; of several crowds of a
     class only the last one excuses predictions, as in panopticapi. truth_areas: areas of the true segments where they
-    are not to be counted in `truth`; segments that are only here are missed.
+    are not to be counted in `truth`; segments that are only here are missed. pairs: what `count_overlaps` has found in
+    these maps, where that is known.
     """
     overlaps = overlaps_of(
         prediction,
@@ -209,6 +234,7 @@ def count_matches(
         num_classes=num_classes,
         crowd_ids=tuple(crowd_ids),
         truth_areas=truth_areas,
+        pairs=pairs,
     )
     return match_overlaps(overlaps, num_classes)
 
@@ -297,6 +323,7 @@ class PanopticQuality(LabelSpaceMemory):
         *,
         crowd_ids: Sequence[int] = (),
         truth_areas: Mapping[int, int] | None = None,
+        pairs: Pairs | None = None,
     ) -> None:
         """Count one picture or clip given as id maps; see `count_matches`."""
         self.counts.add(
@@ -308,6 +335,7 @@ class PanopticQuality(LabelSpaceMemory):
                 num_classes=self.num_classes,
                 crowd_ids=crowd_ids,
                 truth_areas=truth_areas,
+                pairs=pairs,
             )
         )
 
@@ -344,9 +372,11 @@ def number_segments(annotation: Annotation) -> tuple[NDArray[np.int32], dict[int
     return truth, classes, list(crowds.values())
 
 
-def _checked_ids(ids: NDArray[np.integer], name: str) -> NDArray[np.int64]:
+def _checked_ids(ids: NDArray[np.integer], name: str, bits: int) -> NDArray[np.int64]:
     if not np.issubdtype(ids.dtype, np.integer):
         raise TypeError(f"{name} has dtype {ids.dtype}: expected a map of integer ids, 0 = void")
+    if bits >= 0:
+        return ids.astype(np.int64) & bits
     if len(ids) and (ids.min() < 0 or ids.max() > MAX_ID):
         raise ValueError(f"{name} holds ids from {ids.min()} to {ids.max()}: expected 0 (void) to {MAX_ID}")
     return ids.astype(np.int64)

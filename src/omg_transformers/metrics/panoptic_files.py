@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from omg_transformers.metrics.boundary import BoundaryPanopticQuality
-from omg_transformers.metrics.panoptic import VOID, PanopticQuality
+from omg_transformers.metrics.panoptic import VOID, PanopticQuality, count_overlaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -99,7 +99,7 @@ class PanopticFiles:
         truth, prediction = self.truths[image_id], self.predictions[image_id]
         truth_path = self.gt_folder / _file_name(truth, self.gt_json)
         prediction_path = self.pred_folder / _file_name(prediction, self.pred_json)
-        truth_ids, predicted_ids = read_panoptic_png(truth_path), read_panoptic_png(prediction_path)
+        truth_ids, predicted_ids = _read_packed(truth_path), _read_packed(prediction_path)
         if truth_ids.shape != predicted_ids.shape:
             raise ValueError(
                 f"image_id {image_id}: {prediction_path} is {predicted_ids.shape[0]} x {predicted_ids.shape[1]}, "
@@ -108,8 +108,11 @@ class PanopticFiles:
         truth_classes = self._classes(truth, self.gt_json)
         predicted_classes = self._classes(prediction, self.pred_json)
         segments = truth["segments_info"]
-        self._require_same_ids(truth_ids, truth_classes, truth_path, image_id, is_truth=True)
-        self._require_same_ids(predicted_ids, predicted_classes, prediction_path, image_id, is_truth=False)
+        pairs = count_overlaps(predicted_ids, truth_ids, bits=ID_BITS)
+        self._require_same_ids(pairs[0], truth_classes, truth_path, image_id, is_truth=True)
+        self._require_same_ids(pairs[1], predicted_classes, prediction_path, image_id, is_truth=False)
+        if isinstance(metric, BoundaryPanopticQuality):
+            truth_ids, predicted_ids = truth_ids & np.uint32(ID_BITS), predicted_ids & np.uint32(ID_BITS)
         # panopticapi believes the areas written in the truth's JSON, even where the PNG has others.
         areas = {segment["id"]: segment["area"] for segment in segments if "area" in segment}
         metric.update_maps(
@@ -119,6 +122,7 @@ class PanopticFiles:
             truth_classes,
             crowd_ids=[segment["id"] for segment in segments if segment.get("iscrowd")],
             truth_areas=areas if len(areas) == len(segments) else None,
+            pairs=pairs,
         )
 
     def _classes(self, record: dict[str, Any], source: Path) -> dict[int, int]:
@@ -141,9 +145,9 @@ class PanopticFiles:
         return classes
 
     def _require_same_ids(
-        self, ids: NDArray[np.uint32], classes: dict[int, int], path: Path, image_id: object, *, is_truth: bool
+        self, ids: NDArray[np.int64], classes: dict[int, int], path: Path, image_id: object, *, is_truth: bool
     ) -> None:
-        found = set(_ids_in(ids)) - {VOID}
+        found = set(ids.tolist()) - {VOID}
         unknown = sorted(found - classes.keys())
         if unknown:
             raise ValueError(
@@ -193,6 +197,11 @@ def score_panoptic_files(
 
 def read_panoptic_png(path: Path | str) -> NDArray[np.uint32]:
     """The ids (H, W) of a panoptic PNG: red + 256 green + 65536 blue, 0 = void."""
+    return _read_packed(path) & np.uint32(ID_BITS)
+
+
+def _read_packed(path: Path | str) -> NDArray[np.uint32]:
+    """As `read_panoptic_png`, but the highest byte of each pixel says nothing."""
     try:
         with Image.open(path) as picture:
             if picture.mode not in ("RGB", "RGBA"):
@@ -200,20 +209,13 @@ def read_panoptic_png(path: Path | str) -> NDArray[np.uint32]:
                     f"{path} has mode {picture.mode}: expected the ids as an RGB picture, R + 256 G + 65536 B"
                 )
             # Pillow keeps four bytes per pixel: taking them as they lie needs no arithmetic on three planes.
-            packed = picture.convert("RGB").tobytes("raw", "RGBX")
+            packed = picture.tobytes("raw", "RGBX" if picture.mode == "RGB" else "RGBA")
             width, height = picture.size
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist: the JSON file names it") from None
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
-    ids = np.frombuffer(packed, dtype="<u4").reshape(height, width)
-    return (ids & ID_BITS).astype(np.uint32, copy=False)
-
-
-def _ids_in(ids: NDArray[np.uint32]) -> list[int]:
-    flat = ids.reshape(-1)
-    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    return np.unique(np.append(flat[:1], flat[starts])).tolist()
+    return np.frombuffer(packed, dtype="<u4").reshape(height, width)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

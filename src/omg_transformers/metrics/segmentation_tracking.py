@@ -83,8 +83,10 @@ class SegmentationTrackingQuality(TubeMetric):
 
     Tubes go through whole videos. Where void is predicted on labelled pixels, void is one more class with an IoU of 0,
     as in deeplab2: a model that leaves pixels out pays twice. Crowds are things without identity: their class counts,
-    their association does not.
+    their association does not. In `update_class_maps`, true things with the instance number 0 are crowds, too.
     """
+
+    zero_is_crowd = True
 
     def __init__(self, num_classes: int, is_thing: Sequence[bool] | None = None) -> None:
         super().__init__(num_classes, is_thing)
@@ -125,7 +127,7 @@ class SegmentationTrackingQuality(TubeMetric):
             tubes.total(),
             classes_of(list(tubes.rows), truth_classes, self.num_classes, "truth"),
             classes_of(list(tubes.columns), prediction_classes, self.num_classes, "prediction"),
-            np.array(self.is_thing if self.is_thing is not None else (True,) * self.num_classes, dtype=bool),
+            np.array(self._things(), dtype=bool),
             np.isin(list(tubes.rows), list(crowd_ids)),
         )
         self.counts.add(counts)

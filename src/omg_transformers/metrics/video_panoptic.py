@@ -40,6 +40,7 @@ class TubeOverlaps:
         self.rows: dict[int, int] = {VOID: 0}
         self.columns: dict[int, int] = {VOID: 0}
         self.num_frames = 0
+        self.is_weighted = False
         self._entries: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
 
     @classmethod
@@ -79,6 +80,7 @@ class TubeOverlaps:
         frames = np.full(len(rows), self.num_frames)
         self._entries.append((frames, np.array(rows, dtype=np.int64), np.array(columns, dtype=np.int64), totals))
         self.num_frames += 1
+        self.is_weighted |= weights is not None
 
     def total(self) -> NDArray[np.float64]:
         """Summed over all frames: (G, P)."""
@@ -136,6 +138,8 @@ def joined_classes(ids: Iterable[int], num_classes: int) -> dict[int, int]:
 class TubeMetric(LabelSpaceMemory):
     """How videos come into a metric; what it counts of a video's overlaps is the subclass's."""
 
+    zero_is_crowd = False
+
     def update(self, prediction: Segments, annotation: Annotation) -> None:
         """Count one video. Segments without a class (label -1) are not judged."""
         require_classes(annotation, self.num_classes)
@@ -177,7 +181,8 @@ class TubeMetric(LabelSpaceMemory):
     ) -> None:
         """Count one video: per side the class maps and the instance maps, (T, H, W) each or one (H, W) per frame.
 
-        A tube is what has one class and one instance number. crowds: (class, instance) of the truth's crowds.
+        A tube is what has one class and one instance number. crowds: (class, instance) of the truth's crowds. weights:
+        one (H, W) per frame, how much each pixel counts (STQ only).
         """
         for name, (classes, instances) in (("prediction", prediction), ("truth", truth)):
             if len(classes) != len(instances):
@@ -191,12 +196,17 @@ class TubeMetric(LabelSpaceMemory):
         )
         tubes = TubeOverlaps.of_frames(predictions, truths, weights)
         crowd_ids = [1 + label + self.num_classes * number for label, number in crowds]
+        if self.zero_is_crowd:
+            crowd_ids += [1 + label for label, is_thing in enumerate(self._things()) if is_thing]
         self._count_video(
             tubes,
             joined_classes(tubes.columns, self.num_classes),
             joined_classes(tubes.rows, self.num_classes),
             [crowd for crowd in crowd_ids if crowd in tubes.rows],
         )
+
+    def _things(self) -> tuple[bool, ...]:
+        return self.is_thing if self.is_thing is not None else (True,) * self.num_classes
 
     def _count_video(
         self,
@@ -264,6 +274,8 @@ class VideoPanopticQuality(TubeMetric):
         truth_classes: Mapping[int, int],
         crowd_ids: Sequence[int],
     ) -> None:
+        if tubes.is_weighted:
+            raise ValueError("weights are given, but panoptic quality counts whole pixels: leave them out")
         row_classes = classes_of(list(tubes.rows), truth_classes, self.num_classes, "truth")
         column_classes = classes_of(list(tubes.columns), prediction_classes, self.num_classes, "prediction")
         crowd_rows = [tubes.rows[crowd] for crowd in crowd_ids if crowd in tubes.rows]
