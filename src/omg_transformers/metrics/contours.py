@@ -19,8 +19,8 @@ BOUND_TH = 0.008
 class Outline:
     """The contour of a mask: n pixels, and a table that tells whether a stretch of a row holds some of them.
 
-    rows, columns: (n,). counts: running count of contour pixels, row after row, over the contour's box with `margin`
-    free pixels around it; `top`, `left` are the box's place in the picture before the margin is added.
+    rows, columns: (n,). counts: running count of contour pixels, row after row, over a box of `shape` around them that
+    leaves 2 * `margin` pixels free on every side; it starts at row `top` and column `left` of the picture.
     """
 
     rows: NDArray[np.intp]
@@ -63,38 +63,41 @@ def outline(mask: NDArray[np.bool_], reach: float) -> Outline:
     """The outline of a mask (H, W) for `matched` with pixels up to `reach` away."""
     if mask.ndim != 2:
         raise ValueError(f"mask has shape {mask.shape}: expected (H, W); give one frame of a clip at a time")
-    window = _window(np.asarray(mask, dtype=bool))
-    edge = contour(np.asarray(mask, dtype=bool)[window])
-    rows, columns = np.nonzero(edge)
+    mask = np.asarray(mask, dtype=bool)
+    rows, columns = _window(mask)
+    edge = contour(mask[rows, columns])
     margin = int(reach) + 1
-    # Only the box is searched; the margin keeps stretches from running into the next row.
-    padded = np.pad(edge, ((margin, margin), (2 * margin, 2 * margin)))
-    counts = np.zeros(padded.size + 1, dtype=np.int32)
-    np.cumsum(padded.ravel(), out=counts[1:])
-    top, left = window[0].start, window[1].start
-    return Outline(rows + top, columns + left, counts, padded.shape, top, left, margin)
+    padded = np.zeros((edge.shape[0] + 4 * margin, edge.shape[1] + 4 * margin), dtype=bool)
+    padded[2 * margin : -2 * margin, 2 * margin : -2 * margin] = edge
+    flat = padded.ravel()
+    places = np.flatnonzero(flat)
+    counts = np.cumsum(flat, out=np.empty(flat.size, dtype=np.int32))
+    top, left = rows.start - 2 * margin, columns.start - 2 * margin
+    width = padded.shape[1]
+    found = places // width
+    return Outline(found + top, places - found * width + left, counts, padded.shape, top, left, margin)
 
 
 def matched(outline: Outline, other: Outline, reach: float) -> int:
-    """How many pixels of `outline` have a pixel of `other` within a disk of radius `reach`, counted exactly."""
+    """How many pixels of `outline` have a pixel of `other` within a disk of radius `reach`, counted exactly.
+
+    reach: that of both outlines.
+    """
     if not len(other):
         return 0
-    height, width = other.shape
-    rows = outline.rows - (other.top - other.margin)
-    columns = outline.columns - (other.left - 2 * other.margin)
-    near = (rows >= 0) & (rows < height) & (columns >= other.margin) & (columns < width - other.margin)
-    rows, places, hits = rows[near], rows[near] * width + columns[near], 0
+    (height, width), margin = other.shape, other.margin
+    rows, columns = outline.rows - other.top, outline.columns - other.left
+    near = (rows >= margin) & (rows < height - margin) & (columns >= margin) & (columns < width - margin)
+    places = (rows * width + columns)[near]
+    missing = len(places)
     # Rows near by first: most pixels are matched there and need no further look.
     for down in sorted(range(-int(reach), int(reach) + 1), key=abs):
+        half = math.isqrt(int(reach * reach) - down * down)
+        centres = places + down * width
+        places = places[other.counts[centres + half] == other.counts[centres - (half + 1)]]
         if not len(places):
             break
-        half = math.isqrt(int(reach * reach) - down * down)
-        inside = (rows + down >= 0) & (rows + down < height)
-        centres = np.where(inside, places + down * width, half)
-        found = inside & (other.counts[centres + half + 1] > other.counts[centres - half])
-        hits += int(np.count_nonzero(found))
-        rows, places = rows[~found], places[~found]
-    return hits
+    return missing - len(places)
 
 
 def outline_f(prediction: Outline, truth: Outline, reach: float) -> float:
