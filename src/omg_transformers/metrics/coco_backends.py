@@ -57,14 +57,14 @@ def choose_backend(backend: str, kind: str, *, has_void_id: bool, has_ignored: b
 
 
 def run_backend(
-    backend: str, truth: dict[str, Any], results: list[dict[str, Any]], kind: str, dilation_ratio: float
+    backend: str, truth: Any, results: Any, kind: str, dilation_ratio: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """precision (T, R, K, A, M) and recall (T, K, A, M) by an optional package."""
+    """precision (T, R, K, A, M) and recall (T, K, A, M) by an optional package, from paths or what the files hold."""
     package: Any = importlib.import_module(backend)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        data = package.COCO(truth)
-        # A copy: the package writes areas and ids into the results.
-        found = data.loadRes([dict(row) for row in results])
+        data = package.COCO(truth if isinstance(truth, dict) else str(truth))
+        # A copy: packages write areas and ids into the results.
+        found = data.loadRes([dict(row) for row in results] if isinstance(results, list) else str(results))
         if backend == "hotcoco":
             evaluation = package.COCOeval(data, found, kind)
         else:

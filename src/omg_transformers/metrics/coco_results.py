@@ -74,8 +74,8 @@ def score_coco_results(
     if chosen == OWN_BACKEND:
         precision, recall = _accumulate(files, dilation_ratio)
     else:
-        # As given: the package reads files itself, faster than from objects of Python.
-        precision, recall = run_backend(chosen, files.dataset, files.raw_results, kind, dilation_ratio)
+        # As given: a package reads files itself, faster than it takes objects of Python.
+        precision, recall = run_backend(chosen, truth, results, kind, dilation_ratio)
     for note in files.notes:
         warnings.warn(note, stacklevel=2)
     return DetectionScores(
@@ -96,12 +96,12 @@ class CocoFiles:
     def __init__(self, truth: Source, results: Source, kind: str) -> None:
         self.kind = kind
         self.notes: list[str] = []
-        self.dataset, self.truth_name = read_json(truth, "truth")
-        self.raw_results, self.results_name = read_json(results, "results")
-        self.images, self.categories = read_tables(self.dataset, self.truth_name, "images")
+        dataset, self.truth_name = read_json(truth, "truth")
+        rows, self.results_name = read_json(results, "results")
+        self.images, self.categories = read_tables(dataset, self.truth_name, "images")
         self.labels = {number: label for label, number in enumerate(self.categories)}
-        self.truths = self._read_truths()
-        self.results = self._read_results()
+        self.truths = self._read_truths(list_of(dataset, "annotations", self.truth_name))
+        self.results = self._read_results(results_list(rows, self.results_name))
 
     @property
     def has_void_id(self) -> bool:
@@ -113,9 +113,8 @@ class CocoFiles:
         """An annotation that is no crowd is flagged "ignore"."""
         return any(record["ignore"] and not record["iscrowd"] for record in self.truths)
 
-    def _read_truths(self) -> list[dict[str, Any]]:
+    def _read_truths(self, annotations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         name = self.truth_name
-        annotations = list_of(self.dataset, "annotations", name)
         check_unique((record.get("id") for record in annotations), name, "annotations")
         records = []
         for annotation in annotations:
@@ -139,9 +138,8 @@ class CocoFiles:
             )
         return records
 
-    def _read_results(self) -> list[dict[str, Any]]:
+    def _read_results(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         name = self.results_name
-        rows = results_list(self.raw_results, name)
         # COCO's program looks at the first result only; a mixed file stops it.
         has_box = bool(rows) and bool(rows[0].get("bbox"))
         records, places = [], []

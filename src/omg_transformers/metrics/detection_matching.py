@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 2**16
 LARGEST_AREA = 1e5**2
+# What became of a result; 0: ignored. 40 such outcomes (4 areas, 10 IoUs) are digits to base 3 of one 64-bit number.
+RIGHT, WRONG = 1, 2
+MAX_CELLS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def match_results(
 class MatchTable:
     """The outcome of every result: class, score, place among its picture's results, right or wrong per area and IoU.
 
-    17 bytes per result, 21 where its score needs double precision. `add` once per picture; results of equal score keep
+    15 bytes per result, 19 where its score needs double precision. `add` once per picture; results of equal score keep
     the order of the pictures' keys, or without keys the order of adding.
     """
 
@@ -114,8 +117,9 @@ class MatchTable:
         self.rows: list[NDArray[np.void]] = []
         self.keys: dict[Hashable, int] = {}
         self.num_cells = len(rules.area_ranges) * len(rules.iou_thresholds)
-        bits = -(-self.num_cells // 8)
-        fields: list[Any] = [("label", "u2"), ("place", "u1"), ("right", "u1", bits), ("wrong", "u1", bits)]
+        if self.num_cells > MAX_CELLS:
+            raise ValueError(f"the rules have {self.num_cells} areas times thresholds: expected at most {MAX_CELLS}")
+        fields: list[Any] = [("label", "u2"), ("place", "u1"), ("outcome", "u8")]
         self.exact = np.dtype([*fields, ("score", "f8")])
         self.compact = np.dtype([*fields, ("score", "f4")])
 
@@ -151,14 +155,14 @@ class MatchTable:
         for label, rows in enumerate(self._by_class()):
             if not self.positives[label].any():
                 continue
-            right, wrong = (self._unpacked(rows[name]) for name in ("right", "wrong"))
+            outcome = self._unpacked(rows["outcome"])
             for kept_index, kept in enumerate(rules.max_results):
                 is_kept = rows["place"] < kept
                 for area, positives in enumerate(self.positives[label]):
                     if positives:
                         place = (label, area, kept_index)
                         precision[:, :, *place], recall[:, *place] = _curve(
-                            right[area][:, is_kept], wrong[area][:, is_kept], positives, recalls
+                            outcome[area][:, is_kept], positives, recalls
                         )
         return precision, recall
 
@@ -184,8 +188,8 @@ class MatchTable:
         right, wrong = match_results(group.ious, group.areas, truth, self.rules)
         rows = np.zeros(len(group.scores), self.exact)
         rows["label"], rows["score"], rows["place"] = group.label, group.scores, np.arange(len(rows))
-        for name, flags in (("right", right), ("wrong", wrong)):
-            rows[name] = np.packbits(flags.reshape(len(rows), self.num_cells), axis=1)
+        outcome = (RIGHT * right + WRONG * wrong).reshape(len(rows), self.num_cells).astype(np.uint64)
+        rows["outcome"] = outcome @ self._powers
         return rows
 
     def _by_class(self) -> list[NDArray[np.void]]:
@@ -200,11 +204,14 @@ class MatchTable:
         borders = np.searchsorted(rows["label"], np.arange(1, self.num_classes))
         return np.split(rows, borders)
 
-    def _unpacked(self, packed: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """(A, T, n) bool from (n, bytes)."""
+    def _unpacked(self, outcome: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """0 ignored, 1 right, 2 wrong: (A, T, n) from the numbers (n,) to base 3."""
         areas, thresholds = len(self.rules.area_ranges), len(self.rules.iou_thresholds)
-        flags = np.unpackbits(packed, axis=1, count=self.num_cells).astype(bool)
-        return flags.reshape(len(packed), areas, thresholds).transpose(1, 2, 0)
+        return (outcome[None] // self._powers[:, None] % np.uint64(3)).reshape(areas, thresholds, len(outcome))
+
+    @property
+    def _powers(self) -> NDArray[np.uint64]:
+        return np.uint64(3) ** np.arange(self.num_cells, dtype=np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,14 +261,14 @@ def _outside(areas: NDArray[np.float64], rules: MatchingRules) -> NDArray[np.boo
 
 
 def _curve(
-    right: NDArray[np.bool_], wrong: NDArray[np.bool_], positives: int, recalls: NDArray[np.float64]
+    outcome: NDArray[np.uint64], positives: int, recalls: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Precision at each recall (T, R) and the final recall (T,) from flags (T, n) in falling score."""
-    precision = np.zeros((len(right), len(recalls)))
-    if not right.shape[1]:
-        return precision, np.zeros(len(right))
-    hits = np.cumsum(right, axis=1).astype(np.float64)
-    misses = np.cumsum(wrong, axis=1).astype(np.float64)
+    """Precision at each recall (T, R) and the final recall (T,) from outcomes (T, n) in falling score."""
+    precision = np.zeros((len(outcome), len(recalls)))
+    if not outcome.shape[1]:
+        return precision, np.zeros(len(outcome))
+    hits = np.cumsum(outcome == RIGHT, axis=1).astype(np.float64)
+    misses = np.cumsum(outcome == WRONG, axis=1).astype(np.float64)
     reached = hits / positives
     exact = hits / (misses + hits + np.spacing(1))
     best_from_here = np.maximum.accumulate(exact[:, ::-1], axis=1)[:, ::-1]

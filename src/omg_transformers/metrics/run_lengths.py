@@ -76,8 +76,9 @@ def _covered_pixels(counts: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray
     values = np.add.reduceat((codes & VALUE_BITS) << shift, starts)
     values -= np.where(codes[ends] & SIGN_BIT, np.int64(1) << (shift[ends] + 5), 0)
     # From the fourth run on, a value is the difference to the run before the last.
-    mask = np.searchsorted(np.cumsum(lengths), starts, side="right")
-    place = np.arange(len(values)) - np.searchsorted(mask, mask)
+    num_runs = np.add.reduceat((~codes & MORE_BIT) >> 5, np.cumsum(lengths) - lengths)
+    mask = np.repeat(np.arange(len(counts)), num_runs)
+    place = np.arange(len(values)) - np.repeat(np.cumsum(num_runs) - num_runs, num_runs)
     runs = values.copy()
     for chain in (place % 2 == 1, (place % 2 == 0) & (place > 0)):
         members = np.flatnonzero(chain)
