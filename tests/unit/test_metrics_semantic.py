@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -141,6 +143,8 @@ def test_merged_parts_equal_the_whole():
     assert parts[0].table() == whole.table()
     with pytest.raises(ValueError, match="other counts 3 classes"):
         whole.merge(MeanIoU(3))
+    with pytest.raises(ValueError, match="use one rule"):
+        whole.merge(MeanIoU(4))
 
 
 def test_unequal_maps_are_refused_with_the_name_of_the_sample():
@@ -160,3 +164,17 @@ def test_a_refused_pair_leaves_the_counts_as_they_were():
 def test_no_classes_are_refused():
     with pytest.raises(ValueError, match="num_classes is 0"):
         MeanIoU(0)
+
+
+def test_plain_maps_are_scored_without_torch():
+    code = (
+        "import sys, numpy as np\n"
+        "from omg_transformers.metrics import clicks, davis_folders, prompt, semantic, video_object, video_semantic\n"
+        "maps = np.zeros((3, 4, 5), int)\n"
+        "semantic.MeanIoU(2).update_maps(maps, maps)\n"
+        "video_semantic.VideoSemanticQuality(2).update_maps(maps, maps)\n"
+        "video_object.VideoObjectQuality().update_maps(maps + 1, maps + 1)\n"
+        "clicks.RobotUser(maps[0] == 0).next_click()\n"
+        "assert not {'torch', 'transformers', 'cv2'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

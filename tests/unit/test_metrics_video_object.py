@@ -143,6 +143,17 @@ def test_segments_and_annotations_count_like_maps(task, as_map):
     assert metric.table() == count(prediction, truth, task).table()
 
 
+def test_no_predictions_at_all_are_empty_ones():
+    annotation = Annotation(SIZE, (True,), (Segment(0, encode_masks(torch.from_numpy(TRUTH == 1))),), (None,) * 4)
+    nothing = Segments(
+        SIZE, torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), torch.zeros(0), rles=()
+    )
+    for task in ("semi-supervised", "unsupervised"):
+        metric = VideoObjectQuality(task)
+        metric.update(nothing, annotation)
+        assert metric.compute()["j_and_f"] == 0.0
+
+
 def test_segments_of_another_clip_are_refused():
     annotation = Annotation(SIZE, (True,), (Segment(0, encode_masks(torch.from_numpy(TRUTH == 1))),), (None,) * 4)
     with pytest.raises(ValueError, match=r"dog: 3 frames of \(24, 32\) are predicted, the annotation has 4"):

@@ -116,6 +116,11 @@ class MeanIoU:
         """Add what another process has counted."""
         if other.num_classes != self.num_classes:
             raise ValueError(f"other counts {other.num_classes} classes, this metric {self.num_classes}")
+        own, theirs = ((metric.ignore_index, metric.is_ade_numbered) for metric in (self, other))
+        if own != theirs:
+            raise ValueError(
+                f"(ignore_index, is_ade_numbered) of other are {theirs}, of this metric {own}: use one rule"
+            )
         self.confusion += other.confusion
         self.strays += other.strays
 

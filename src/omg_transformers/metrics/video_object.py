@@ -101,9 +101,13 @@ class VideoObjectQuality:
         prediction: may overlap; missing ones count as empty. name: of the sequence, for errors and table.
         """
         size, num_frames = tuple(annotation.size), annotation.num_frames
-        if tuple(prediction.size) != size or prediction.num_frames != num_frames:
+        lengths = (
+            {len(rles) for rles in prediction.rles or ()} if prediction.id_map is None else {len(prediction.id_map)}
+        )
+        if tuple(prediction.size) != size or lengths - {num_frames}:
+            found = ", ".join(map(str, sorted(lengths)))
             raise ValueError(
-                f"{name or 'prediction'}: {prediction.num_frames} frames of {tuple(prediction.size)} are predicted, "
+                f"{name or 'prediction'}: {found or 'no'} frames of {tuple(prediction.size)} are predicted, "
                 f"the annotation has {num_frames} of {size}: they must be equal"
             )
         objects = [segment for segment in annotation.segments if self._is_judged(segment)]
@@ -153,8 +157,11 @@ class VideoObjectQuality:
 
     def merge(self, other: Self) -> None:
         """Add what another process has counted."""
-        if other.task != self.task:
-            raise ValueError(f"other is {other.task}, this metric {self.task}: their figures cannot be averaged")
+        own, theirs = (
+            (metric.task, metric.with_late_objects, metric.max_proposals, metric.bound_th) for metric in (self, other)
+        )
+        if own != theirs:
+            raise ValueError(f"other is set to {theirs}, this metric to {own}: their figures cannot be averaged")
         for name in {quality.sequence for quality in other.objects}:
             self._require_new(name)
         self.objects += other.objects
@@ -229,12 +236,13 @@ class VideoObjectQuality:
             truths = [_shape(mask, ignored, reach) for mask in true]
             pairs = product(guesses, truths) if is_free else zip(guesses, truths, strict=True)
             frames.append([_scores(guess, truth, reach) for guess, truth in pairs])
-        scores = np.moveaxis(np.array(frames, dtype=np.float64), 0, -1)
+        scores = np.ascontiguousarray(np.moveaxis(np.array(frames, dtype=np.float64), 0, -1))
         chosen = np.arange(num_objects)
         if is_free:
             scores = scores.reshape(-1, num_objects, *scores.shape[1:])
-            # Predictions are the rows, as in the reference: equal totals are then assigned alike.
-            rows, columns = linear_sum_assignment(-scores.mean(3).mean(2))
+            # Rows and sums as in the reference: equal totals are then assigned alike.
+            means = scores.mean(3)
+            rows, columns = linear_sum_assignment(-(means[..., 0] + means[..., 1]) / 2)
             chosen = rows[np.argsort(columns)]
             scores = scores[chosen, np.arange(num_objects)]
         self.objects += [
