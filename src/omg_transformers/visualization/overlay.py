@@ -101,7 +101,7 @@ def _windows_of_ids(id_map: NDArray[Any], ids: list[int]) -> list[Window | None]
     found = ndimage.find_objects(np.where(ordered[places] == id_map, places + 1, 0), max_label=len(ids))
     windows: list[Window | None] = [None] * len(ids)
     for place, window in zip(order.tolist(), found, strict=True):
-        windows[place] = window
+        windows[place] = None if window is None else (window[0], window[1])
     return windows
 
 
