@@ -120,17 +120,17 @@ def measure(truth: Path, results: Path, repeats: int) -> list[dict]:
     return [{"way": name, "median": statistics.median(times), "seconds": times} for name, times in seconds.items()]
 
 
-def bytes_per_picture(truth: Path, results: Path) -> float:
+def bytes_per_picture(truth: Path, results: Path, num_results: int) -> float:
+    """Growth of the streaming metric's state with so many results per picture, in double precision."""
     files = CocoFiles(truth, results, "segm")
     metric = MaskAveragePrecision(NUM_CLASSES)
     pictures: dict = {number: ([], []) for number in files.images}
     for side, records in enumerate((files.truths, files.results)):
         for record in records:
             pictures[record["image_id"]][side].append(record)
-    for number, records in pictures.items():
-        metric.update_records(*records, key=number)
-    held = sum(sys.getsizeof(rows) for rows in metric.table.rows)
-    return held / len(pictures)
+    for number, (objects, found) in pictures.items():
+        metric.update_records(objects, found[:num_results], key=number)
+    return sum(sys.getsizeof(rows) for rows in metric.table.rows) / len(pictures)
 
 
 def main() -> None:
@@ -142,7 +142,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = write_files(Path(folder), options.pictures)
         rows = measure(*paths, options.repeats)
-        state = bytes_per_picture(*paths)
+        state = {count: bytes_per_picture(*paths, count) for count in (NUM_TRUTHS, NUM_RESULTS)}
     medians = {row["way"]: row["median"] for row in rows}
     fastest = min(medians[f"{name} by itself"] for name in installed_backends())
     ratio = medians["ours, auto"] / fastest
@@ -153,16 +153,16 @@ def main() -> None:
         "rows": rows,
         "auto_to_fastest_package": {"ratio": ratio, "goal": f"at most {MAX_SLOWDOWN}"},
         "own_to_pycocotools": medians[f"ours, {OWN_BACKEND}"] / medians[f"{OWN_BACKEND} by itself"],
-        "state_bytes_per_picture": {"bytes": state, "goal": f"at most {MAX_BYTES}"},
+        "state_bytes_per_picture": {"by_results": state, "goal": f"at most {MAX_BYTES}"},
     }
     temporary = options.out.with_suffix(".tmp")
     temporary.write_text(json.dumps(report, indent=1) + "\n")
     temporary.replace(options.out)
     for row in rows:
         print(f"{row['way']:32} {row['median']:.3f} s")
-    print(
-        f"auto to the fastest package: {ratio:.2f} (goal: at most {MAX_SLOWDOWN}); state {state:.0f} bytes per picture"
-    )
+    print(f"auto to the fastest package: {ratio:.2f} (goal: at most {MAX_SLOWDOWN})")
+    for count, size in state.items():
+        print(f"state with {count} results per picture: {size:.0f} bytes per picture (goal: at most {MAX_BYTES})")
 
 
 if __name__ == "__main__":

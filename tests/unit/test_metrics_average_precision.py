@@ -230,7 +230,7 @@ def random_scene(seed):
     return truths, results
 
 
-def test_random_scenes_equal_cocoeval():
+def test_random_scenes_equal_cocoeval_with_every_installed_backend():
     for seed in range(6):
         truths, results = random_scene(seed)
         truth = {
@@ -246,10 +246,11 @@ def test_random_scenes_equal_cocoeval():
             for picture, label, mask, score in results
         ]
         for kind in ("segm", "bbox"):
-            ours = score_coco_results(truth, found, kind, backend="pycocotools")
             precision, recall = by_cocoeval(json.loads(json.dumps(truth)), json.loads(json.dumps(found)), kind)
-            np.testing.assert_allclose(ours.precision, precision, rtol=0, atol=1e-12)
-            np.testing.assert_allclose(ours.recall, recall, rtol=0, atol=1e-12)
+            for backend in installed_backends():
+                ours = score_coco_results(truth, found, kind, backend=backend)
+                np.testing.assert_allclose(ours.precision, precision, rtol=0, atol=1e-12)
+                np.testing.assert_allclose(ours.recall, recall, rtol=0, atol=1e-12)
 
 
 def text_rle(mask):

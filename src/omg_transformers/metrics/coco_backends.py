@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import importlib.util
 import io
@@ -62,9 +63,9 @@ def run_backend(
     """precision (T, R, K, A, M) and recall (T, K, A, M) by an optional package, from paths or what the files hold."""
     package: Any = importlib.import_module(backend)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        data = package.COCO(truth if isinstance(truth, dict) else str(truth))
-        # A copy: packages write areas and ids into the results.
-        found = data.loadRes([dict(row) for row in results] if isinstance(results, list) else str(results))
+        # Copies: packages write areas, ids and other forms of the masks into what they are given.
+        data = package.COCO(copy.deepcopy(truth) if isinstance(truth, dict) else str(truth))
+        found = data.loadRes(copy.deepcopy(results) if isinstance(results, list) else str(results))
         if backend == "hotcoco":
             evaluation = package.COCOeval(data, found, kind)
         else:
