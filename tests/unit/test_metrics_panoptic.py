@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from omg_transformers.metrics.panoptic import PanopticCounts, PanopticQuality, count_matches, qualities
+from omg_transformers.metrics.panoptic import (
+    PanopticCounts,
+    PanopticQuality,
+    count_matches,
+    count_overlaps,
+    qualities,
+)
+from omg_transformers.metrics.panoptic_files import read_panoptic_png, score_panoptic_files
 from omg_transformers.ops.masks import encode_mask, encode_masks
 from omg_transformers.structures import Annotation, Segment, Segments
 
@@ -132,3 +141,201 @@ def test_annotations_of_another_label_space_are_refused():
 def test_results_of_another_size_are_refused():
     with pytest.raises(ValueError, match="sizes"):
         PanopticQuality(2).update(scene([[1]], [0]), annotation_of([[1, 1]], [0]))
+
+
+def test_per_class_tables_hold_counts_and_qualities():
+    metric = PanopticQuality(3, is_thing=(True, True, False))
+    metric.update_maps(np.array([[5, 5, 5, 6]]), np.array([[7, 7, 7, 7]]), {5: 1, 6: 0}, {7: 1})
+    table = metric.per_class()
+    assert {name: table[name].tolist() for name in ("tp", "fp", "fn")} == {
+        "tp": [0, 1, 0],
+        "fp": [1, 0, 0],
+        "fn": [0, 0, 0],
+    }
+    np.testing.assert_allclose(table["iou"], [0, 0.75, 0])
+    np.testing.assert_allclose(table["pq"], [0, 0.75, np.nan])
+
+
+def test_a_group_without_a_class_that_occurs_is_nan():
+    metric = PanopticQuality(2, is_thing=(True, False))
+    metric.update_maps(np.array([[5]]), np.array([[7]]), {5: 0}, {7: 0})
+    figures = metric.compute()
+    assert figures["pq_things"] == figures["pq"] == 1
+    assert math.isnan(figures["pq_stuff"])
+
+
+def test_merged_metrics_equal_one_metric():
+    generator = np.random.default_rng(0)
+    classes = {number: number % 3 for number in range(1, 6)}
+    parts = [PanopticQuality(3) for _ in range(3)]
+    for index in range(6):
+        maps = generator.integers(0, 6, (2, 3, 4))
+        maps[:, :, 2:] = maps[:1, :, 2:]
+        for metric in (parts[0], parts[1 + index % 2]):
+            metric.update_maps(*maps, classes, classes)
+    parts[1].merge(parts[2])
+    for name, column in parts[0].per_class().items():
+        np.testing.assert_allclose(parts[1].per_class()[name], column)
+
+
+def test_metrics_of_other_classes_do_not_merge():
+    with pytest.raises(ValueError, match="2 classes into one of 3"):
+        PanopticQuality(3).merge(PanopticQuality(2))
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "classes", "crowds", "message"),
+    [
+        ([[-1]], [[1]], {1: 0}, (), "prediction holds ids from -1"),
+        ([[1]], [[2**31]], {1: 0}, (), "truth holds ids from"),
+        ([[9]], [[1]], {1: 0}, (), r"prediction holds ids without a class: \[9\]"),
+        ([[1]], [[9]], {1: 0}, (), r"truth holds ids without a class: \[9\]"),
+        ([[1]], [[1]], {1: 2}, (), "has classes"),
+        ([[1]], [[1]], {1: 0}, (8,), r"truth holds ids without a class: \[8\]"),
+    ],
+)
+def test_ids_that_cannot_be_counted_are_refused(prediction, truth, classes, crowds, message):
+    with pytest.raises(ValueError, match=message):
+        count(prediction, truth, classes, classes, crowds)
+
+
+def test_maps_of_fractions_are_refused():
+    with pytest.raises(TypeError, match="dtype float64"):
+        count([[0.5]], [[1]], {1: 0}, {1: 0})
+
+
+@pytest.mark.parametrize("largest", [7, 2**31 - 1])
+def test_overlaps_equal_counting_pair_by_pair(largest):
+    generator = np.random.default_rng(largest)
+    ids = np.append(0, generator.integers(1, largest + 1, 4))
+    prediction, truth = ids[generator.integers(0, 5, (2, 300, 301))]
+    true_ids, predicted_ids, areas = count_overlaps(prediction, truth)
+    assert areas.sum() == prediction.size
+    assert len(areas) == len(set(zip(truth.ravel().tolist(), prediction.ravel().tolist(), strict=True)))
+    for row, column, area in zip(true_ids, predicted_ids, areas, strict=True):
+        assert area == np.count_nonzero((truth == row) & (prediction == column))
+
+
+def write_files(folder, **changes):
+    """One picture of two things, truth and prediction equal; `changes` overwrite entries of the prediction's JSON."""
+    segments = [{"id": 300, "category_id": 7, "area": 2, "iscrowd": 0}, {"id": 70000, "category_id": 9, "area": 2}]
+    record = {"image_id": 5, "file_name": "a.png", "segments_info": segments}
+    ids = np.array([[300, 300, 70000, 70000, 0]])
+    rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
+    for name in ("gt", "pred"):
+        (folder / name).mkdir()
+        Image.fromarray(rgb).save(folder / name / "a.png")
+    categories = [{"id": 7, "name": "cat", "isthing": 1}, {"id": 9, "name": "sky", "isthing": 0}]
+    (folder / "gt.json").write_text(json.dumps({"annotations": [record], "categories": categories}))
+    (folder / "pred.json").write_text(json.dumps({"annotations": [{**record, **changes}]}))
+    return folder / "gt.json", folder / "pred.json"
+
+
+def test_equal_files_score_one(tmp_path):
+    result = score_panoptic_files(*write_files(tmp_path))
+    assert result.num_pictures == 1
+    assert result.category_names == ("cat", "sky")
+    assert {key: value for key, value in result.compute().items() if value != 1} == {}
+    assert result.per_class()[9]["tp"] == 1
+
+
+def test_progress_sees_every_picture(tmp_path):
+    seen = []
+    score_panoptic_files(*write_files(tmp_path), progress=lambda indices: seen.extend(indices) or seen)
+    assert seen == [0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_id": 6}, "no prediction for 1 of 1 pictures, first for image_id 5"),
+        ({"file_name": "b.png"}, r"b\.png does not exist"),
+        ({"file_name": None}, "image_id 5: no file_name"),
+        ({"segments_info": [{"id": 300, "category_id": 7}]}, r"pred/a\.png, image_id 5: the PNG holds id 70000"),
+        ({"segments_info": [{"id": 300, "category_id": 7}] * 2}, "pred.json, image_id 5: segment id 300 occurs twice"),
+        ({"segments_info": [{"id": 300, "category_id": 8}]}, "segment 300 has unknown category_id 8"),
+        ({"segments_info": [{"id": -3, "category_id": 7}]}, "segment id -3: expected"),
+        ({"segments_info": [{"id": 300, "category_id": 7, "area": 0}]}, "segment 300 has area 0"),
+        ({"segments_info": None}, "no list segments_info"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused_with_their_names(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        score_panoptic_files(*write_files(tmp_path, **changes))
+
+
+def test_a_segment_that_is_only_in_the_json_is_refused_in_predictions(tmp_path):
+    segments = [{"id": number, "category_id": 7} for number in (300, 70000, 11)]
+    with pytest.raises(ValueError, match="segments_info lists id 11"):
+        score_panoptic_files(*write_files(tmp_path, segments_info=segments))
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_a_true_segment_without_pixels_is_missed_and_noted(tmp_path):
+    files = write_files(tmp_path)
+    extra = {"id": 11, "category_id": 7, "area": 4}
+    edit(files[0], lambda content: content["annotations"][0]["segments_info"].append(extra))
+    with pytest.warns(UserWarning, match="id 11"):
+        result = score_panoptic_files(*files)
+    assert result.per_class()[7]["fn"] == 1
+    assert len(result.notes) == 1
+
+
+def test_predictions_of_unknown_pictures_are_left_out_and_noted(tmp_path):
+    files = write_files(tmp_path)
+    edit(files[1], lambda content: content["annotations"].append({**content["annotations"][0], "image_id": 8}))
+    with pytest.warns(UserWarning, match="1 predictions left out"):
+        assert score_panoptic_files(*files).num_pictures == 1
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_picture_listed_twice_is_refused(tmp_path, number):
+    files = write_files(tmp_path)
+    edit(files[number], lambda content: content["annotations"].append(content["annotations"][0]))
+    with pytest.raises(ValueError, match="image_id 5 occurs twice"):
+        score_panoptic_files(*files)
+
+
+def test_truth_without_pictures_or_categories_is_refused(tmp_path):
+    truth, prediction = write_files(tmp_path)
+    edit(truth, lambda content: content.update(annotations=[]))
+    with pytest.raises(ValueError, match="nothing to score"):
+        score_panoptic_files(truth, prediction)
+    edit(truth, lambda content: content.update(categories=[]))
+    with pytest.raises(ValueError, match="`categories` must list"):
+        score_panoptic_files(truth, prediction)
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_files_that_are_no_panoptic_json_are_refused(tmp_path, content):
+    truth, prediction = write_files(tmp_path)
+    prediction.write_text(content)
+    with pytest.raises(ValueError, match=r"pred\.json"):
+        score_panoptic_files(truth, prediction)
+
+
+def test_missing_folders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"pred_folder .* is not a folder"):
+        score_panoptic_files(*write_files(tmp_path), pred_folder=tmp_path / "nowhere")
+
+
+def test_pngs_without_three_planes_or_cut_short_are_refused(tmp_path):
+    Image.new("L", (3, 2)).save(tmp_path / "grey.png")
+    with pytest.raises(ValueError, match=r"grey\.png has mode L"):
+        read_panoptic_png(tmp_path / "grey.png")
+    Image.effect_noise((64, 64), 9).convert("RGB").save(tmp_path / "cut.png")
+    data = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"cut\.png cannot be read"):
+        read_panoptic_png(tmp_path / "cut.png")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_ids_are_read_from_three_planes(tmp_path, mode):
+    Image.fromarray(np.array([[[1, 2, 3]]], dtype=np.uint8)).convert(mode).save(tmp_path / "a.png")
+    assert read_panoptic_png(tmp_path / "a.png").tolist() == [[1 + 2 * 256 + 3 * 65536]]
