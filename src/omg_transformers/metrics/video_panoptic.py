@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -208,6 +209,7 @@ class TubeMetric(LabelSpaceMemory):
     def _things(self) -> tuple[bool, ...]:
         return self.is_thing if self.is_thing is not None else (True,) * self.num_classes
 
+    @abstractmethod
     def _count_video(
         self,
         tubes: TubeOverlaps,
@@ -215,7 +217,7 @@ class TubeMetric(LabelSpaceMemory):
         truth_classes: Mapping[int, int],
         crowd_ids: Sequence[int],
     ) -> None:
-        raise NotImplementedError
+        """Count the tubes of one video."""
 
 
 class VideoPanopticQuality(TubeMetric):
