@@ -58,7 +58,6 @@ class OMGSegConfig(PreTrainedConfig):
     point_prompt_radius: float = 3.0
     mask_refinement: bool = False
     mask_refinement_size: int = 16
-    initializer_range: float = 0.02
     query_encoders: dict[str, Any] | None = None
     label_spaces: dict[str, Any] | None = None
     default_task: str | None = None

@@ -43,6 +43,11 @@ class Content:
         strides = self.sizes.new_tensor([self.input_size[0] // size[0], self.input_size[1] // size[1]])
         return (self.sizes + strides - 1) // strides
 
+    def extents(self, size: tuple[int, int], device: torch.device) -> Tensor:
+        """(B or 1, 2) int64: as `cells`, and all rows and columns where there is no padding."""
+        cells = self.cells(size)
+        return torch.tensor([size], device=device) if cells is None else cells
+
     def mask(self, size: tuple[int, int]) -> Tensor | None:
         """(B, 1, h, w) bool, True where a feature map of `size` sees the picture; None: everywhere."""
         cells = self.cells(size)

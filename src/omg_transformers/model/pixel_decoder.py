@@ -266,11 +266,7 @@ def _reference_places(
     Places are (B or 1, N, 2, 1, L * P), x and y in cells with centres at whole numbers, the same for P points.
     A token at a share of its own level stands at the same share of every other; shares are of the picture.
     """
-    cells = [content.cells(size) for size in sizes]
-    extents = [
-        torch.tensor([size], device=device) if count is None else count
-        for size, count in zip(sizes, cells, strict=True)
-    ]
+    extents = [content.extents(size, device) for size in sizes]
     shares = []
     for (height, width), extent in zip(sizes, extents, strict=True):
         y = (torch.arange(height, device=device) + 0.5) / extent[:, :1]
@@ -283,7 +279,7 @@ def _reference_places(
         )
     scale = torch.stack(extents, dim=-1).flip(1).float().repeat_interleave(num_points, dim=-1)
     places = (torch.cat(shares, dim=1)[..., None] * scale[:, None] - 0.5)[:, :, :, None]
-    if cells[0] is None:
+    if content.sizes is None:
         return places, None
     masks = [content.mask(size) for size in sizes]
     return places, torch.cat([mask.flatten(1) for mask in masks if mask is not None], dim=1)

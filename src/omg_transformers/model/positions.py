@@ -29,8 +29,7 @@ def cell_positions(size: tuple[int, int], num_channels: int, content: Content, d
 
     Cells are counted from 1 and divided by the number of cells that see the picture, so padding changes nothing.
     """
-    cells = content.cells(size)
-    totals = torch.tensor([size], device=device) if cells is None else cells
+    totals = content.extents(size, device)
     half = num_channels // 2
     y, x = (
         sine_embedding(

@@ -175,15 +175,15 @@ class QueryDecoder(nn.Module):
             normed = self.norm(states)
             mask_embeds = self.mask_head(normed)
             if output_auxiliary:
-                predictions.append(self._predict(normed, mask_embeds, features, flat_features, class_embeds))
+                masks = self._mask_logits(mask_embeds, features, flat_features)
+                predictions.append(self._describe(normed, masks, features, flat_features, class_embeds))
             is_visible = _visible_cells(mask_embeds, level)
             states = layer(states, positions, level.keys, level.values, is_visible, queries.is_isolated)
         normed = self.norm(states)
-        mask_embeds = self.mask_head(normed)
+        coarse = self._mask_logits(self.mask_head(normed), features, flat_features)
         if self.refinement is None or output_auxiliary:
-            predictions.append(self._predict(normed, mask_embeds, features, flat_features, class_embeds))
+            predictions.append(self._describe(normed, coarse, features, flat_features, class_embeds))
         if self.refinement is not None:
-            coarse = self._mask_logits(mask_embeds, features, flat_features)
             refined = self.refinement(
                 coarse,
                 features.mask_features,
@@ -197,17 +197,6 @@ class QueryDecoder(nn.Module):
     def _mask_logits(self, mask_embeds: Tensor, features: ImageFeatures, flat_features: Tensor) -> Tensor:
         size = features.mask_features.shape[-2:]
         return (mask_embeds @ flat_features).unflatten(-1, (features.num_frames, *size))
-
-    def _predict(
-        self,
-        normed: Tensor,
-        mask_embeds: Tensor,
-        features: ImageFeatures,
-        flat_features: Tensor,
-        class_embeds: Tensor | None,
-    ) -> Prediction:
-        masks = self._mask_logits(mask_embeds, features, flat_features)
-        return self._describe(normed, masks, features, flat_features, class_embeds)
 
     def _describe(
         self,

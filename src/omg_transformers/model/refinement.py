@@ -90,15 +90,9 @@ class MaskRefinement(nn.Module):
         return content.replicate_edges(coarse + delta)
 
 
-def _cells(size: tuple[int, int], content: Content, device: torch.device) -> Tensor:
-    """(B or 1, 2) float: rows and columns of a map of `size` that see the picture."""
-    cells = content.cells(size)
-    return torch.tensor([size], dtype=torch.float32, device=device) if cells is None else cells.float()
-
-
 def anchor_maps(anchors_xy_norm: Tensor, size: tuple[int, int], content: Content) -> Tensor:
     """anchors: (N, Q, 2). Returns (N, Q, 3, h, w): x and y from the anchor, clipped to [-1, 1], and a bump at it."""
-    cells = _cells(size, content, anchors_xy_norm.device)
+    cells = content.extents(size, anchors_xy_norm.device).float()
     longest = cells.amax(-1)[:, None, None]
     y = torch.arange(size[0], device=cells.device) + 0.5 - anchors_xy_norm[..., 1:] * cells[:, None, :1]
     x = torch.arange(size[1], device=cells.device) + 0.5 - anchors_xy_norm[..., :1] * cells[:, None, 1:]
@@ -116,7 +110,7 @@ def deepest_points(mask_logits: Tensor, content: Content) -> Tensor:
     for _ in range(2):
         blurred = content.zero_padding(F.avg_pool2d(blurred, 7, stride=1, padding=3))
     best = blurred.flatten(2).argmax(-1)
-    cells = _cells(size, content, mask_logits.device)
+    cells = content.extents(size, mask_logits.device).float()
     y = (best.div(size[1], rounding_mode="floor") + 0.5) / cells[:, :1]
     x = (best % size[1] + 0.5) / cells[:, 1:]
     return torch.stack([x, y], dim=-1)
