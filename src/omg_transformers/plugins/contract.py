@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from omg_transformers.structures import Annotation, Queries, QueryOutput, QueryTargets, Segments
@@ -44,6 +45,14 @@ class Metric(Protocol):
 
 
 @runtime_checkable
+class HasClassTable(Protocol):
+    """Optional ability of a metric: its figures class by class."""
+
+    def per_class(self) -> Mapping[str, NDArray[Any]]:
+        """Columns by name, K values each, NaN where undefined; the first is the metric's main figure."""
+
+
+@runtime_checkable
 class TaskHead(Protocol):
     """Stateless adapter from decoder output to one task. Built with no arguments; holds no parameters."""
 
@@ -75,6 +84,22 @@ class MakesQueryInputs(Protocol):
         """Inputs for the query encoder, batched, in pixels of the padded input of `size`, and re-ordered targets.
 
         Query i of sample b answers target i of sample b: there is no matching. Every sample gets the same number.
+        """
+
+
+@runtime_checkable
+class AsksPrompts(Protocol):
+    """Optional ability of a head that is asked by prompts: the standard questions by which it is judged.
+
+    prompt_kinds: their names, the usual one first, such as ("box", "click").
+    """
+
+    prompt_kinds: ClassVar[tuple[str, ...]]
+
+    def evaluation_prompts(self, annotation: Annotation, *, kind: str) -> dict[str, Any]:
+        """What a user would pass to the pipeline for this picture, in its own pixels, always the same.
+
+        Prompt i asks for what the head's metric expects of prediction i.
         """
 
 
