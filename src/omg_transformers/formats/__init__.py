@@ -12,6 +12,7 @@ from omg_transformers.formats.coco_panoptic import (
     write_panoptic,
 )
 from omg_transformers.formats.segmentation_dict import segmentation_dict
+from omg_transformers.formats.segments_jsonl import read_json_lines, segments_from_dict, segments_to_dict
 
 __all__ = [
     "class_map",
@@ -20,11 +21,14 @@ __all__ = [
     "read_class_png",
     "read_coco_results",
     "read_id_png",
+    "read_json_lines",
     "read_panoptic",
     "segmentation_dict",
+    "segments_from_dict",
     "segments_of_class_map",
     "segments_of_panoptic",
     "segments_of_results",
+    "segments_to_dict",
     "write_bytes",
     "write_class_png",
     "write_id_png",
