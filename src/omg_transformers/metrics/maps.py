@@ -48,6 +48,14 @@ def id_map_of(prediction: Segments, annotation: Annotation) -> NDArray[np.int32]
     return ids
 
 
+def labels_by_id(prediction: Segments) -> NDArray[np.int64]:
+    """The class of each id from 0 to the largest, -1 where there is none: `labels_by_id(prediction)[id_map]`."""
+    ids = prediction.ids.detach().cpu().numpy()
+    table = np.full(int(ids.max(initial=0)) + 1, -1, dtype=np.int64)
+    table[ids] = prediction.labels.detach().cpu().numpy()
+    return table
+
+
 def require_classes(annotation: Annotation, num_classes: int) -> None:
     """Refuse an annotation of another label space."""
     if annotation.num_classes != num_classes:
