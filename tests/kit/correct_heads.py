@@ -61,7 +61,7 @@ class OverlapMetric:
     def __init__(self, *, by_label):
         self.by_label, self.total, self.count = by_label, 0.0, 0
 
-    def update(self, prediction, annotation):
+    def update(self, prediction, annotation, *, key=None):
         for segment in annotation.segments:
             truth = decode_rles(segment.masks, annotation.size)
             overlaps = [0.0]

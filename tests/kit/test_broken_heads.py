@@ -127,7 +127,7 @@ class SwallowsOptions(RegionHead):
 
 
 class MeanPerPicture(OverlapMetric):
-    def update(self, prediction, annotation):
+    def update(self, prediction, annotation, *, key=None):
         super().update(prediction, annotation)
         self.weight = 1 / len(annotation.segments)
 

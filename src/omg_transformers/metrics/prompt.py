@@ -9,7 +9,7 @@ import numpy as np
 from omg_transformers.metrics.maps import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,7 +41,13 @@ class MeanPromptIoU:
         # Per class (-1: none) its prompts, and their IoUs and good ones summed.
         self.classes: dict[int, list[float]] = {}
 
-    def update(self, prediction: Segments, annotation: Annotation) -> None:
+    def update(
+        self,
+        prediction: Segments,
+        annotation: Annotation,
+        *,
+        key: Hashable = None,  # noqa: ARG002 - part of the contract
+    ) -> None:
         """Count one sample; further predictions than segments are left over. Void pixels do not count."""
         segments = [segment for segment in annotation.segments if any(segment.masks) and not segment.is_crowd]
         if len(prediction) < len(segments):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -34,8 +34,8 @@ class HeadSpec:
 class Metric(Protocol):
     """Accumulates over samples; `merge` makes it right over processes."""
 
-    def update(self, prediction: Segments, annotation: Annotation) -> None:
-        """Count one sample."""
+    def update(self, prediction: Segments, annotation: Annotation, *, key: Hashable = None) -> None:
+        """Count one sample. key: its name or number, for errors and for figures that depend on the samples' order."""
 
     def merge(self, other: Self) -> None:
         """Add what another process has counted."""
@@ -99,7 +99,8 @@ class AsksPrompts(Protocol):
     def evaluation_prompts(self, annotation: Annotation, *, kind: str) -> dict[str, Any]:
         """What a user would pass to the pipeline for this picture, in its own pixels, always the same.
 
-        Prompt i asks for what the head's metric expects of prediction i.
+        Prompt i asks for what the head's metric expects of prediction i. {} when there is nothing to ask: the model
+        is not called, and the prediction is a `Segments` without segments.
         """
 
 
