@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import inspect
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -13,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 from transformers import Pipeline
 
+from omg_transformers.inference.requests import Request, make_request, resolve_labels
 from omg_transformers.labels import LabelSpace
 from omg_transformers.plugins import TaskHead, available_heads, load_head
 from omg_transformers.processing.grouping import group_by_key
@@ -25,19 +23,6 @@ from omg_transformers.structures import Segments
 
 PROMPTS = ("input_points", "input_labels", "input_boxes")
 QUERY_INPUTS = "query_inputs"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked of every picture. options: the head's own.
-
-    label_space, class_embeds (K, P, D): None when the head needs no classes.
-    """
-
-    head: TaskHead
-    label_space: LabelSpace | None
-    class_embeds: Tensor | None
-    options: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,24 +73,18 @@ class OMGSegPipeline(Pipeline):
         head = load_head(task) if task is not None else self._default_head("learned")
         if head.spec.is_video:
             raise ValueError(f"task {head.spec.name!r} needs clips, and this pipeline takes pictures")
-        space = self.resolve_labels(labels) if head.spec.has_classes or labels is not None else None
-        if head.spec.has_classes and space is None:
-            raise ValueError(f"task {head.spec.name!r} needs class names and this model has none: pass labels=[...]")
-        _check_options(head, options)
-        defaults = (self.model.config.head_options or {}).get(head.spec.name, {})
-        _check_options(head, defaults, f"the checkpoint's head_options[{head.spec.name!r}]: ")
-        class_embeds = None if space is None else self._processor().class_embeds(space)
-        return Request(head, space, class_embeds, {**defaults, **options})
+        return make_request(
+            self.model,
+            self._processor(),
+            head,
+            labels=labels,
+            options=options,
+            known_options=("task", "labels", *PROMPTS),
+        )
 
     def resolve_labels(self, labels: Labels | None) -> LabelSpace | None:
         """The label space of a call: names, one of the checkpoint's spaces by name, a built-in one, or the default."""
-        spaces: Mapping[str, Any] = self.model.config.label_spaces or {}
-        if isinstance(labels, str) and labels in spaces:
-            return LabelSpace.from_dict(spaces[labels])
-        space = self._processor().resolve_labels(labels)
-        if space is None and spaces:
-            return LabelSpace.from_dict(next(iter(spaces.values())))
-        return space
+        return resolve_labels(self.model, self._processor(), labels)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Save model and processor, without `custom_pipelines`: they ask users to trust code that is installed."""
@@ -237,20 +216,6 @@ def _check_prompts(head: TaskHead, item: Mapping[str, Any]) -> None:
         raise ValueError(
             f"task {name!r} needs a prompt: pass input_points=[[[x, y]]] or input_boxes=[[x1, y1, x2, y2]]"
         )
-
-
-def _check_options(head: TaskHead, options: Mapping[str, Any], origin: str = "") -> None:
-    parameters = inspect.signature(head.postprocess).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    known = [parameter.name for parameter in parameters if parameter.name not in ("output", "sizes", "is_thing")]
-    for name in options:
-        if name not in known:
-            nearest = difflib.get_close_matches(name, [*known, "task", "labels", *PROMPTS], n=1)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-            raise TypeError(
-                f"{origin}unknown option {name!r}: task {head.spec.name!r} takes {', '.join(known) or 'none'}.{hint}"
-            )
 
 
 def _on_cpu(segments: Segments) -> Segments:
