@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from omg_head_interactive.questions import boxes_around, points_inside
+from omg_head_interactive.questions import boxes_around, deep_click, drawn_click, points_inside, tight_box
 from omg_transformers.metrics.prompt import MeanPromptIoU
 from omg_transformers.ops.masks import encode_mask, encode_masks, stack_rles, void_and_crowds
 from omg_transformers.ops.regions import random_partition
@@ -27,13 +27,13 @@ class InteractiveHead:
 
     api_version: ClassVar[int] = API_VERSION
     spec: ClassVar[HeadSpec] = HeadSpec("interactive", query_type="prompt", has_classes=False)
+    prompt_kinds: ClassVar[tuple[str, ...]] = ("box", "click", "random_click")
     num_prompts: ClassVar[int] = 20
 
     def targets(self, annotation: Annotation) -> QueryTargets:
         """One target per segment, thing or stuff, in the annotation's order; crowds and void are `unknown`."""
-        frames, size = annotation.num_frames, annotation.size
-        known = [segment for segment in annotation.segments if any(segment.masks) and not segment.is_crowd]
-        masks = stack_rles([segment.masks for segment in known], frames, size)
+        known = _known_segments(annotation)
+        masks = stack_rles([segment.masks for segment in known], annotation.num_frames, annotation.size)
         unknown = void_and_crowds(annotation) & ~masks.any(0)
         labels = torch.tensor([segment.category_id for segment in known], dtype=torch.long)
         return QueryTargets(labels, masks, unknown)
@@ -88,9 +88,25 @@ class InteractiveHead:
             results.append(_answers(masks, queries, qualities, resizer, mask_threshold))
         return results
 
-    def metric(self, *, num_classes: int) -> MeanPromptIoU:  # noqa: ARG002 - part of the contract
+    def evaluation_prompts(self, annotation: Annotation, *, kind: str) -> dict[str, Any]:
+        """One prompt per segment that is no crowd, in the annotation's order, about the first frame it is in.
+
+        kind: "box": its exact box. "click": its deepest pixel. "random_click": a pixel of it drawn by its shape.
+        {} for an annotation without such segments: there is nothing to ask.
+        """
+        if kind not in self.prompt_kinds:
+            raise ValueError(f"kind is {kind!r}: the interactive head is judged by {', '.join(self.prompt_kinds)}")
+        masks = _first_present(self.targets(annotation).masks)
+        if not len(masks):
+            return {}
+        if kind == "box":
+            return {"input_boxes": [tight_box(mask) for mask in masks]}
+        click = deep_click if kind == "click" else drawn_click
+        return {"input_points": [[click(mask)] for mask in masks]}
+
+    def metric(self, *, num_classes: int) -> MeanPromptIoU:
         """Mean IoU over prompts."""
-        return MeanPromptIoU()
+        return MeanPromptIoU(num_classes)
 
     def example_annotation(self, *, seed: int, size: tuple[int, int], num_classes: int) -> Annotation:
         """Things and stuff of random classes, one crowd and one void region."""
@@ -102,6 +118,11 @@ class InteractiveHead:
         )
         is_thing = tuple(label % 2 == 0 for label in range(num_classes))
         return Annotation(size, is_thing, segments, (encode_mask(void),))
+
+
+def _known_segments(annotation: Annotation) -> list[Segment]:
+    """What `MeanPromptIoU` counts, in its order."""
+    return [segment for segment in annotation.segments if any(segment.masks) and not segment.is_crowd]
 
 
 def _choose(target: QueryTargets, count: int, generator: torch.Generator) -> QueryTargets:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from omg_transformers.ops.deepest import deepest_point
 from omg_transformers.ops.masks import boxes_of_masks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 BOX_NOISE = 0.05
 
@@ -46,3 +53,30 @@ def points_inside(masks: Tensor, size: tuple[int, int], *, generator: torch.Gene
             y, x = pixels[int(place * len(pixels))].tolist()
             points.append((left + x + 0.5, top + y + 0.5))
     return torch.tensor(points, dtype=torch.float32, device=masks.device).reshape(-1, 2)
+
+
+def tight_box(mask: Tensor) -> list[float]:
+    """The exact box of a mask (H, W), [x1, y1, x2, y2] with x2 and y2 beyond its last pixels; empty -> everything."""
+    height, width = mask.shape
+    box: list[float] = boxes_of_masks(mask[None])[0].tolist()
+    return box if box[2] > box[0] else [0.0, 0.0, float(width), float(height)]
+
+
+def deep_click(mask: Tensor) -> list[float]:
+    """[x, y], the centre of the deepest pixel of a mask (H, W); empty -> the middle."""
+    return _pixel_centre(deepest_point(mask.cpu().numpy()), mask)
+
+
+def drawn_click(mask: Tensor) -> list[float]:
+    """[x, y], the centre of a pixel inside a mask (H, W), drawn by what the mask looks like; empty -> the middle."""
+    inside: NDArray[np.bool_] = mask.cpu().numpy()
+    rows, columns = np.nonzero(inside)
+    if not len(rows):
+        return _pixel_centre(None, mask)
+    chosen = np.random.default_rng(zlib.crc32(np.packbits(inside).tobytes())).integers(len(rows))
+    return _pixel_centre((int(columns[chosen]), int(rows[chosen])), mask)
+
+
+def _pixel_centre(pixel: tuple[int, int] | None, mask: Tensor) -> list[float]:
+    height, width = mask.shape
+    return [width / 2, height / 2] if pixel is None else [pixel[0] + 0.5, pixel[1] + 0.5]

@@ -7,7 +7,9 @@ import torch
 
 from omg_head_interactive import InteractiveHead
 from omg_head_interactive.questions import boxes_around, points_inside
-from omg_transformers.structures import QueryOutput, QueryTargets
+from omg_transformers.ops.masks import encode_masks
+from omg_transformers.plugins.contract import AsksPrompts
+from omg_transformers.structures import Annotation, QueryOutput, QueryTargets, Segment
 
 SIZE = (4, 4)
 HEAD = InteractiveHead()
@@ -135,3 +137,51 @@ def test_boxes_lie_around_the_mask_within_five_percent_and_in_the_picture():
     assert ((boxes - exact).abs() <= torch.tensor([4.0, 2.0, 4.0, 2.0])).all()
     assert (boxes >= 0).all()
     assert (boxes - exact).abs().amax(0).min() > 1
+
+
+def annotation_of(*segments, num_frames=1):
+    return Annotation((8, 8), (True,), tuple(segments), (None,) * num_frames)
+
+
+THING = Segment(0, encode_masks(mask_of((1, 6), (2, 7))))
+CROWD = Segment(0, encode_masks(mask_of((0, 1), (0, 8))), is_crowd=True)
+DOT = Segment(0, encode_masks(mask_of((7, 8), (0, 1))))
+
+
+def test_standard_boxes_are_exact_and_leave_crowds_out():
+    prompts = HEAD.evaluation_prompts(annotation_of(CROWD, THING, DOT), kind="box")
+    assert prompts == {"input_boxes": [[2, 1, 7, 6], [0, 7, 1, 8]]}
+
+
+def test_standard_clicks_are_at_the_middle_of_the_deepest_pixel():
+    prompts = HEAD.evaluation_prompts(annotation_of(THING, CROWD, DOT), kind="click")
+    assert prompts == {"input_points": [[[4.5, 3.5]], [[0.5, 7.5]]]}
+
+
+def test_standard_random_clicks_are_inside_and_always_the_same():
+    def ask_once():
+        return HEAD.evaluation_prompts(annotation_of(THING, DOT), kind="random_click")["input_points"]
+
+    ((x, y),), dot = ask_once()
+    assert 2 < x < 7
+    assert 1 < y < 6
+    assert dot == [[0.5, 7.5]]
+    assert ask_once() == ask_once()
+
+
+def test_a_standard_prompt_about_a_clip_is_about_the_first_frame_of_its_segment():
+    late = mask_of((2, 4), (6, 8), frame=1, num_frames=3)
+    late[2, 0, 0] = True
+    annotation = annotation_of(Segment(0, encode_masks(late)), num_frames=3)
+    assert HEAD.evaluation_prompts(annotation, kind="box") == {"input_boxes": [[6, 2, 8, 4]]}
+
+
+@pytest.mark.parametrize("kind", HEAD.prompt_kinds)
+def test_without_segments_there_is_nothing_to_ask(kind):
+    assert isinstance(HEAD, AsksPrompts)
+    assert HEAD.evaluation_prompts(annotation_of(CROWD), kind=kind) == {}
+
+
+def test_an_unknown_kind_of_standard_prompt_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"kind is 'scribble'.*box, click, random_click"):
+        HEAD.evaluation_prompts(annotation_of(THING), kind="scribble")
