@@ -166,7 +166,7 @@ def test_results_of_an_earlier_run_are_replaced(model, tmp_path):
         (["--labels", "dog, unicorn"], "unicorn"),
         (["--labels", "coco_panoptik"], "coco_panoptic"),
         (["--task", "interactive"], "needs a prompt"),
-        (["--device", "quantum"], "--device quantum cannot be used"),
+        (["--device", "quantum"], "device quantum cannot be used"),
         (["--model", "nowhere/at/all"], "there is no model in 'nowhere/at/all'"),
     ],
 )

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
     paths = find_pictures(options.images, PICTURE_SUFFIXES)
     prepare_folder(options.out)
-    pipeline = _load_pipeline(options.model, options.device, options.text_tower)
+    pipeline = open_pipeline(options.model, options.device, options.text_tower)
     labels = read_labels(options.labels, pipeline.model.config.label_spaces or ())
     question = {"task": options.task, "labels": labels, "threshold": options.threshold}
     question = {name: value for name, value in question.items() if value is not None}
@@ -86,36 +86,19 @@ def read_labels(text: str | None, own_spaces: Collection[str]) -> list[str] | st
     return names[0] if len(names) == 1 and (names[0] in spaces or is_slip) else names
 
 
-def _load_pipeline(model: str | None, device: str | None, text_tower: str | None) -> OMGSegPipeline:
-    import torch
+def open_pipeline(model: str | None, device: str | None, text_tower: str | None) -> OMGSegPipeline:
+    """The pipeline that the options of a command ask for."""
     from transformers.utils import logging
 
-    from omg_transformers import OMGSegConfig, OMGSegModel, OMGSegPipeline, OMGSegProcessor, default_checkpoint
+    from omg_transformers import OMGSegConfig, default_checkpoint
     from omg_transformers.cli.text_tower import open_text_tower
+    from omg_transformers.inference import load_pipeline
 
-    source = str(default_checkpoint()) if model is None else model
-    if not (Path(source) / "config.json").is_file() and (Path(source).exists() or len(Path(source).parts) != 2):
-        raise ValueError(f"there is no model in {source!r}: --model is a folder with config.json and model.safetensors")
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device} cannot be used ({error}): try cpu, or see `omg-seg doctor`") from error
     logging.disable_progress_bar()
-    processor = OMGSegProcessor.from_pretrained(source)
+    vocabulary = None
     if text_tower is not None:
-        config = OMGSegConfig.from_pretrained(source)
-        vocabulary = open_text_tower(config, text_tower)
-        processor = OMGSegProcessor(processor.image_processor, processor.label_space, vocabulary)
-    loaded, report = OMGSegModel.from_pretrained(source, output_loading_info=True)
-    missing = sorted(report["missing_keys"])
-    if missing:  # transformers would only warn, and the answers would be noise
-        raise ValueError(
-            f"the weights in {source!r} lack {len(missing)} tensors ({', '.join(missing[:3])} ...): they do not belong "
-            "to their config.json"
-        )
-    return OMGSegPipeline(model=loaded.eval(), processor=processor, device=torch.device(device))
+        vocabulary = open_text_tower(OMGSegConfig.from_pretrained(model or default_checkpoint()), text_tower)
+    return load_pipeline(model, device=device, vocabulary=vocabulary)
 
 
 def _batches(named: Sequence[tuple[Path, str]], size: int) -> Iterator[Sequence[tuple[Path, str]]]:
