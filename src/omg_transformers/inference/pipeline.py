@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import Pipeline
 
 from omg_transformers.inference.requests import Request, make_request, resolve_labels
+from omg_transformers.inference.results import on_cpu
 from omg_transformers.labels import LabelSpace
 from omg_transformers.plugins import TaskHead, available_heads, load_head
 from omg_transformers.processing.grouping import group_by_key
@@ -178,7 +179,7 @@ class OMGSegPipeline(Pipeline):
         outputs = self.model(**inputs, **asked)
         is_thing = space.is_thing if space is not None else ()
         results = head.postprocess(outputs.to_query_output(), sizes=sizes, is_thing=is_thing, **request.options)
-        return [_Answer(_on_cpu(segments), space) for segments in results]
+        return [_Answer(on_cpu(segments), space) for segments in results]
 
     def postprocess(self, answer: _Answer) -> list[dict[str, Any]]:
         """One dictionary per segment of one picture."""
@@ -216,16 +217,6 @@ def _check_prompts(head: TaskHead, item: Mapping[str, Any]) -> None:
         raise ValueError(
             f"task {name!r} needs a prompt: pass input_points=[[[x, y]]] or input_boxes=[[x1, y1, x2, y2]]"
         )
-
-
-def _on_cpu(segments: Segments) -> Segments:
-    return dataclasses.replace(
-        segments,
-        ids=segments.ids.cpu(),
-        labels=segments.labels.cpu(),
-        scores=segments.scores.cpu(),
-        id_map=None if segments.id_map is None else segments.id_map.cpu(),
-    )
 
 
 def _describe(segments: Segments, index: int, space: LabelSpace | None) -> dict[str, Any]:
