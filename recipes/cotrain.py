@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from omg_transformers.data import Batch, MixedStream, SampleSource, TrainTransform, collate
 from omg_transformers.data.mixture import SourceSettings, build_source, mix_parts
-from omg_transformers.evaluation import EvaluationSettings, evaluate
+from omg_transformers.evaluation import EvaluationSettings, PipelineSegmenter, evaluate
+from omg_transformers.inference import OMGSegPipeline
 from omg_transformers.labels import LabelSpace, Vocabulary
 from omg_transformers.model import OMGSegConfig, OMGSegModel
 from omg_transformers.plugins import TaskHead, load_head
@@ -267,32 +268,31 @@ def save(run: Run, step: int) -> None:
 
 
 def measure(run: Run) -> list[dict[str, Any]]:
-    """The figures of every entry of `evaluation`; each process counts its share of the samples."""
+    """The figures of every entry of `evaluation`; each process answers its share of the samples."""
     found = []
+    pipeline = OMGSegPipeline(model=run.model, processor=make_processor(run), device=run.accelerator.device)
     for part, source in zip(run.settings.evaluation, run.held_out, strict=True):
-        figures = evaluate(
-            run.model,
-            load_head(part.task),
-            part.samples(source, run.accelerator.process_index, run.accelerator.num_processes),
-            class_embeds=run.vocabulary.class_embeds(source.label_space),
-            collate=functools.partial(collate, task=part.task, mean=run.settings.mean, std=run.settings.std),
-            num_classes=len(source.label_space.classes),
-        )
+        limit, head = part.num_samples, load_head(part.task)
+        figures = evaluate(PipelineSegmenter(pipeline), head, source, limit=limit, prompts=part.prompts).figures
         found.append({"held_out": part.source.title, **{f"{part.task}/{k}": round(v, 5) for k, v in figures.items()}})
-    run.answers.train()
     return found
+
+
+def make_processor(run: Run) -> OMGSegProcessor:
+    """What users will give their pictures to: they come out as large as in training."""
+    settings, side = run.settings, min(run.settings.transform.size)
+    edges = {"shortest_edge": side, "longest_edge": 2 * side}
+    pictures = OMGSegImageProcessor(size=edges, image_mean=list(settings.mean), image_std=list(settings.std))
+    return OMGSegProcessor(pictures, next(iter(run.model.config.label_spaces.values())), run.vocabulary)
 
 
 def export(run: Run) -> Path:
     """The folder that `from_pretrained` loads: model, processor, vocabulary."""
-    settings, folder, side = run.settings, run.settings.output / "model", min(run.settings.transform.size)
-    edges = {"shortest_edge": side, "longest_edge": 2 * side}
-    pictures = OMGSegImageProcessor(size=edges, image_mean=list(settings.mean), image_std=list(settings.std))
-    half = settings.half_size_weights  # they are read back as float32: the configuration says so
+    folder = run.settings.output / "model"
+    half = run.settings.half_size_weights  # they are read back as float32: the configuration says so
     weights = {k: v.half() if half and v.is_floating_point() else v for k, v in run.model.state_dict().items()}
     run.model.save_pretrained(folder, state_dict=weights)
-    first_space = next(iter(run.model.config.label_spaces.values()))
-    OMGSegProcessor(pictures, first_space, run.vocabulary).save_pretrained(folder)
+    make_processor(run).save_pretrained(folder)
     return folder
 
 

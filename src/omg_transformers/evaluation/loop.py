@@ -2,110 +2,277 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+import heapq
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from torch import distributed
+from tqdm import tqdm
 
-from omg_transformers.data import EvalTransform
 from omg_transformers.data.mixture import SourceSettings
+from omg_transformers.data.sources import SampleError
+from omg_transformers.formats import segments_from_dict, segments_to_dict
+from omg_transformers.metrics.confusion import PixelConfusion
+from omg_transformers.plugins.contract import AsksPrompts, HasClassTable
+from omg_transformers.structures import Segments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from torch import Tensor
+    from numpy.typing import NDArray
 
-    from omg_transformers.data import Batch, SampleSource
-    from omg_transformers.model import OMGSegModel
+    from omg_transformers.data import SampleSource
+    from omg_transformers.evaluation.segmenters import Segmenter
+    from omg_transformers.formats import LineShards
     from omg_transformers.plugins import TaskHead
-    from omg_transformers.plugins.contract import Metric
     from omg_transformers.structures import Sample
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Figures of one head on the first `num_samples` of a held-out source, resized by the two sides."""
+    """Figures of one head on the first `num_samples` of a held-out source. prompts: their kind, for heads asked so."""
 
     task: str
     source: SourceSettings
     num_samples: int = 20
-    shortest_side: int | None = None
-    longest_side: int | None = None
-
-    def samples(self, source: SampleSource, rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
-        """The share of one process, decoded and resized."""
-        transform = EvalTransform(shortest_side=self.shortest_side, longest_side=self.longest_side)
-        numbers = range(rank, min(self.num_samples, source.num_samples or self.num_samples), world_size)
-        return (transform(source.sample(number)) for number in numbers)
+    prompts: str | None = None
 
 
-class Collate(Protocol):
-    """Makes a batch of transformed samples: `functools.partial(collate, task=...)`."""
+@dataclass(frozen=True, slots=True)
+class SampleFigure:
+    """The head's main figure on one sample alone, NaN where undefined. number: its place in the source."""
 
-    def __call__(self, samples: Sequence[Sample]) -> Batch:
-        """One batch."""
+    number: int
+    sample_id: str
+    figure: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What `evaluate` found. class_columns: by name, K values each; empty for metrics without classes.
+
+    samples: in the source's order. worst: the samples of lowest figure, lowest first, with what was answered.
+    confusion: see `PixelConfusion`, None for heads without classes. skipped: why samples were left out.
+    """
+
+    figures: dict[str, float]
+    class_columns: dict[str, NDArray[Any]] = field(default_factory=dict)
+    samples: tuple[SampleFigure, ...] = ()
+    worst: tuple[tuple[SampleFigure, Segments], ...] = ()
+    confusion: NDArray[np.int64] | None = None
+    skipped: tuple[str, ...] = ()
 
 
 def evaluate(
-    model: OMGSegModel,
+    segmenter: Segmenter,
     head: TaskHead,
-    samples: Iterable[Sample],
+    source: SampleSource,
     *,
-    collate: Collate,
-    class_embeds: Tensor | None,
-    num_classes: int,
-    **options: Any,
-) -> dict[str, float]:
-    """The head's figures over samples that a transform has decoded, each at the size of its annotation.
+    limit: int | None = None,
+    prompts: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    batch_size: int = 1,
+    num_worst: int = 0,
+    journal: LineShards | None = None,
+    show_progress: bool = False,
+) -> Evaluation:
+    """The head's figures over the samples of a source, each answered and judged at the size of its annotation.
 
-    Every process passes its own share of the samples; all get the figures over all of them. options: of `postprocess`.
-    Raises ValueError for heads that are asked by prompts: which prompts to give is not theirs to choose.
+    Under `torch.distributed` each sample is answered by one process, and all get the figures over all of them.
+    limit: only the first samples. prompts: which of the head's `prompt_kinds`, by default the first. options: of the
+    head. num_worst: how many of the worst answers to keep. journal: takes the answers as they come; what it has is not
+    asked again, so a killed run goes on with the same call, on any number of processes.
+    Raises ValueError for a head that needs prompts and has no standard ones, and when no sample could be used.
     """
-    if head.spec.query_type != "learned":
+    kind = _prompt_kind(head, prompts)
+    place = _Place.here()
+    numbers = _numbers(source, limit)
+    tally = _Tally(head, len(source.label_space), num_worst)
+    if journal is not None:
+        journal.open(place.rank)
+    known = place.from_first(lambda: _count_known(journal, source, numbers, tally))
+    pending = [number for number in numbers if number not in known][place.rank :: place.world_size]
+    hidden = not show_progress or place.rank > 0
+    with journal or nullcontext(), tqdm(total=len(pending), unit="sample", desc=head.spec.name, disable=hidden) as bar:
+        for batch in _batches(source, pending, batch_size, tally.skipped):
+            found = _answer(segmenter, head, batch, kind, options or {})
+            for (number, sample), segments in zip(batch, found, strict=True):
+                tally.count(number, sample, segments)
+                if journal is not None:
+                    journal.write({"number": number, "id": sample.sample_id, **segments_to_dict(segments)})
+            bar.update(len(batch))
+    for other in place.gather(tally)[1:]:
+        tally.merge(other)
+    return tally.result()
+
+
+class _Tally:
+    """Everything that is counted over samples; merges over processes and travels without dense masks."""
+
+    def __init__(self, head: TaskHead, num_classes: int, num_worst: int) -> None:
+        self.make_metric = head.metric
+        self.num_classes, self.num_worst = num_classes, num_worst
+        self.metric = head.metric(num_classes=num_classes)
+        self.confusion = PixelConfusion(num_classes) if head.spec.has_classes else None
+        self.samples: list[SampleFigure] = []
+        self.worst: list[tuple[float, int, SampleFigure, dict[str, Any]]] = []
+        self.skipped: list[str] = []
+
+    def count(self, number: int, sample: Sample, segments: Segments) -> None:
+        """Count one answer, alone first: its own figure is needed, and merging is what the metric does best."""
+        alone = self.make_metric(num_classes=self.num_classes)
+        try:
+            alone.update(segments, sample.annotation, key=(number, sample.sample_id))
+        except (ValueError, TypeError) as error:
+            error.add_note(f"(sample {sample.sample_id})")
+            raise
+        self.metric.merge(alone)
+        if self.confusion is not None:
+            self.confusion.update(segments, sample.annotation)
+        figure = SampleFigure(number, sample.sample_id, next(iter(alone.compute().values())))
+        self.samples.append(figure)
+        if self.num_worst and not np.isnan(figure.figure):
+            heapq.heappush(self.worst, (-figure.figure, -number, figure, segments_to_dict(segments)))
+            self._drop_best()
+
+    def merge(self, other: _Tally) -> None:
+        self.metric.merge(other.metric)
+        if self.confusion is not None and other.confusion is not None:
+            self.confusion.merge(other.confusion)
+        self.samples += other.samples
+        self.skipped += other.skipped
+        for entry in other.worst:
+            heapq.heappush(self.worst, entry)
+        self._drop_best()
+
+    def _drop_best(self) -> None:
+        while len(self.worst) > self.num_worst:
+            heapq.heappop(self.worst)
+
+    def result(self) -> Evaluation:
+        if not self.samples:
+            why = f": {self.skipped[0]}" if self.skipped else ", the source is empty"
+            raise ValueError(f"no sample could be used{why}")
+        return Evaluation(
+            self.metric.compute(),
+            dict(self.metric.per_class()) if isinstance(self.metric, HasClassTable) else {},
+            tuple(sorted(self.samples, key=lambda sample: sample.number)),
+            tuple((figure, segments_from_dict(answer)) for _, _, figure, answer in sorted(self.worst, reverse=True)),
+            None if self.confusion is None else self.confusion.matrix,
+            tuple(self.skipped),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Which process this is, and what all of them know."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def here(cls) -> _Place:
+        if distributed.is_available() and distributed.is_initialized():
+            return cls(distributed.get_rank(), distributed.get_world_size())
+        return cls()
+
+    def gather(self, value: Value) -> list[Value]:
+        """The value of every process, this one's first."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        distributed.all_gather_object(values, value)
+        return [value, *values[: self.rank], *values[self.rank + 1 :]]
+
+    def from_first(self, make: Callable[[], Value]) -> Value:
+        """What the first process makes."""
+        values: list[Any] = [make() if self.rank == 0 else None]
+        if self.world_size > 1:
+            distributed.broadcast_object_list(values)
+        made: Value = values[0]
+        return made
+
+
+def _count_known(journal: LineShards | None, source: SampleSource, numbers: range, tally: _Tally) -> set[int]:
+    """Count the answers of earlier starts, each number once. Returns the numbers."""
+    known: set[int] = set()
+    for line in () if journal is None else journal.read():
+        number = line["number"]
+        if number in numbers and number not in known:
+            known.add(number)
+            tally.count(number, source.sample(number), segments_from_dict(line))
+    return known
+
+
+def _prompt_kind(head: TaskHead, wanted: str | None) -> str | None:
+    name, spec = head.spec.name, head.spec
+    if spec.query_type == "learned":
+        if wanted is not None:
+            raise ValueError(f"prompts is {wanted!r}: task {name!r} is asked without prompts, leave it out")
+        return None
+    if not isinstance(head, AsksPrompts):
         raise ValueError(
-            f"head {head.spec.name!r} answers {head.spec.query_type!r} queries: evaluate it with prompts of your choice"
+            f"task {name!r} answers {spec.query_type!r} queries and has no standard prompts: give its head "
+            "`prompt_kinds` and `evaluation_prompts` (see AsksPrompts in the plug-in contract)"
         )
-    was_training = model.training
-    model.eval()
-    try:
-        metric = _count(model, head, samples, collate, class_embeds, num_classes, options)
-    finally:
-        model.train(was_training)
-    return _merge(metric).compute()
+    if wanted is not None and wanted not in head.prompt_kinds:
+        raise ValueError(f"prompts is {wanted!r}: task {name!r} is judged by {', '.join(head.prompt_kinds)}")
+    return wanted or head.prompt_kinds[0]
 
 
-@torch.no_grad()
-def _count(
-    model: OMGSegModel,
+def _numbers(source: SampleSource, limit: int | None) -> range:
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}: give at least 1 sample, or None for all")
+    if source.num_samples is None and limit is None:
+        raise ValueError("the source is endless: give a limit")
+    counts = [count for count in (source.num_samples, limit) if count is not None]
+    return range(min(counts))
+
+
+def _batches(
+    source: SampleSource, numbers: Iterable[int], batch_size: int, skipped: list[str]
+) -> Iterator[list[tuple[int, Sample]]]:
+    """Samples with their numbers; those that cannot be read are named in `skipped`."""
+    pending = iter(numbers)
+    while chunk := list(islice(pending, batch_size)):
+        batch = []
+        for number in chunk:
+            try:
+                batch.append((number, source.sample(number)))
+            except SampleError as error:
+                skipped.append(str(error))
+        if batch:
+            yield batch
+
+
+def _answer(
+    segmenter: Segmenter,
     head: TaskHead,
-    samples: Iterable[Sample],
-    collate: Collate,
-    class_embeds: Tensor | None,
-    num_classes: int,
-    options: dict[str, Any],
-) -> Metric:
-    device = next(model.parameters()).device
-    names = class_embeds.to(device) if class_embeds is not None and head.spec.has_classes else None
-    metric = head.metric(num_classes=num_classes)
-    for sample in samples:
-        # One at a time: the answer is wanted at the sample's own size.
-        batch = collate([sample])
-        output = model(batch["pixel_values"].to(device), batch["pixel_mask"].to(device), names)
-        annotation = sample.annotation
-        (prediction,) = head.postprocess(
-            output.to_query_output(), sizes=[annotation.size], is_thing=annotation.is_thing, **options
-        )
-        metric.update(prediction, annotation)
-    return metric
+    batch: Sequence[tuple[int, Sample]],
+    kind: str | None,
+    options: Mapping[str, Any],
+) -> list[Segments]:
+    """One result per sample. Who is asked by prompts is not asked where there is nothing to ask for."""
+    prompts: list[Mapping[str, Any]] = [{} for _ in batch]
+    if kind is not None and isinstance(head, AsksPrompts):
+        prompts = [head.evaluation_prompts(sample.annotation, kind=kind) for _, sample in batch]
+    asked = [index for index, prompt in enumerate(prompts) if prompt or kind is None]
+    samples = [batch[index][1] for index in asked]
+    try:
+        found = segmenter.segment(samples, head, [prompts[index] for index in asked], options) if asked else []
+    except (ValueError, RuntimeError) as error:
+        error.add_note(f"(sample {', '.join(sample.sample_id for sample in samples)})")
+        raise
+    answers = dict(zip(asked, found, strict=True))
+    return [answers.get(index, _nothing(sample)) for index, (_, sample) in enumerate(batch)]
 
 
-def _merge(metric: Metric) -> Metric:
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return metric
-    shares: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(shares, metric)
-    merged: Metric = shares[0]
-    for share in shares[1:]:
-        merged.merge(share)
-    return merged
+def _nothing(sample: Sample) -> Segments:
+    none = torch.zeros(0, dtype=torch.int64)
+    return Segments(sample.annotation.size, none, none, torch.zeros(0), rles=())
