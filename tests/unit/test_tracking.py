@@ -207,7 +207,7 @@ class TestMemory:
         size, stored = memory.nbytes, len(pickle.dumps(memory))
         for seed in range(20):
             memory = align_clip(output_of(seed=seed), memory).memory
-        assert memory.nbytes == size == 4 * NUM_QUERIES * (WIDTH + NUM_CLASSES + 1 + 1)
+        assert memory.nbytes == size == 4 * NUM_QUERIES * (WIDTH + NUM_CLASSES + 1 + 1) + 8 * NUM_QUERIES
         assert len(pickle.dumps(memory)) <= stored + 16
 
     def test_without_names_there_are_no_class_logits(self):

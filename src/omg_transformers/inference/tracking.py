@@ -19,36 +19,67 @@ if TYPE_CHECKING:
     from omg_transformers.model.modeling import OMGSegModel
     from omg_transformers.structures import QueryOutput
 
+ROWS = ("states", "class_logit_sum", "iou_logit_sum", "counts", "clip_feature_sum", "clip_feature_area")
+
 
 @dataclass(frozen=True, slots=True)
 class QueryMemory:
     """All that a video's next clip needs of those before: Q queries in the order of the first clip.
 
-    states: (Q, D) of the latest clip. class_logit_sum: (Q, K + 1) or None, iou_logit_sum: (Q,) or None, over
-    `num_clips` clips. num_frames: frames answered so far, overlaps counted once.
+    states: (Q, D) of the latest clip. class_logit_sum: (Q, K + 1) or None, iou_logit_sum: (Q,) or None, over the
+    `counts` (Q,) clips of each query. clip_feature_sum: (Q, C) and clip_feature_area: (Q,) or None: features of the
+    CLIP backbone summed inside each mask, for names never trained. num_frames: frames answered so far, overlaps
+    counted once, in `num_clips` clips.
     """
 
     states: Tensor
     class_logit_sum: Tensor | None
     iou_logit_sum: Tensor | None
+    counts: Tensor
     num_clips: int
     num_frames: int
+    clip_feature_sum: Tensor | None = None
+    clip_feature_area: Tensor | None = None
 
     @property
     def class_logits(self) -> Tensor | None:
         """(Q, K + 1): the mean over the clips; None without class names."""
-        return None if self.class_logit_sum is None else self.class_logit_sum / self.num_clips
+        return None if self.class_logit_sum is None else self.class_logit_sum / self.counts[:, None]
 
     @property
     def iou_logits(self) -> Tensor | None:
         """(Q,): the mean over the clips."""
-        return None if self.iou_logit_sum is None else self.iou_logit_sum / self.num_clips
+        return None if self.iou_logit_sum is None else self.iou_logit_sum / self.counts
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that are not None, by name."""
+        parts = {name: getattr(self, name) for name in ROWS}
+        return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        tensors = (self.states, self.class_logit_sum, self.iou_logit_sum)
-        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def with_rows(self, other: QueryMemory, is_chosen: Tensor) -> QueryMemory:
+        """What `other` knows of the chosen queries, (Q,) bool, and what this memory knows of the rest."""
+        theirs = other.tensors
+        parts = {
+            name: torch.where(is_chosen.view(-1, *(1,) * (part.dim() - 1)), theirs[name], part)
+            for name, part in self.tensors.items()
+        }
+        return replace(self, **parts)
+
+    def at_most(self, count: int) -> QueryMemory:
+        """The same means, but weighing no more than `count` clips against those to come."""
+        share = (count / self.counts).clamp(max=1)
+        parts = {
+            name: (part * share.view(-1, *(1,) * (part.dim() - 1)))
+            for name, part in self.tensors.items()
+            if name not in ("states", "counts")
+        }
+        return replace(self, counts=self.counts.clamp(max=count), **parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +216,16 @@ def _extended(memory: QueryMemory | None, aligned: QueryOutput, states: Tensor) 
     classes = None if aligned.class_logits is None else aligned.class_logits[0].detach().float()
     ious = None if aligned.iou_logits is None else aligned.iou_logits[0].detach().float()
     if memory is None:
-        return QueryMemory(states, classes, ious, 1, num_new)
-    return QueryMemory(
-        states,
-        _sum("class_logits", memory.class_logit_sum, classes),
-        _sum("iou_logits", memory.iou_logit_sum, ious),
-        memory.num_clips + 1,
-        memory.num_frames + num_new,
+        counts = torch.ones(len(states), dtype=torch.int64, device=states.device)
+        return QueryMemory(states, classes, ious, counts, 1, num_new)
+    return replace(
+        memory,
+        states=states,
+        class_logit_sum=_sum("class_logits", memory.class_logit_sum, classes),
+        iou_logit_sum=_sum("iou_logits", memory.iou_logit_sum, ious),
+        counts=memory.counts + 1,
+        num_clips=memory.num_clips + 1,
+        num_frames=memory.num_frames + num_new,
     )
 
 

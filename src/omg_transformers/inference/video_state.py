@@ -1,0 +1,160 @@
+"""All that a video session knows: explicit, picklable, and one safe file on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from omg_transformers.formats.atomic_file import write_bytes
+from omg_transformers.inference.results import FrameResult
+from omg_transformers.inference.tracking import ROWS, QueryMemory
+from omg_transformers.structures import RLE, Segments
+
+if TYPE_CHECKING:
+    from omg_transformers.model.modeling import OMGSegModel
+
+VERSION = 1
+# Values of each tensor that the fingerprint looks at: reading 220 million of them would take a second.
+SAMPLED = 256
+
+
+def model_fingerprint(model: OMGSegModel) -> str:
+    """A short name for these very weights, from their names, shapes, types and a sample of their values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().flatten()
+        sample = flat[:: max(1, len(flat) // SAMPLED)].float().cpu().numpy()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + sample.tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VideoState:
+    """A video session between two frames. Feed a restored session with the frames from `next_frame` on.
+
+    settings: what the session was made with, JSON only. fingerprint: of the model. frame_size: (height, width).
+    tracks: (N, 4) int64, see `Tracks`. frames: read but not all answered, the first `num_known` of them known from
+    the clip before. pending: answered but not given out. masks: offline sessions keep those of every frame, packed.
+    """
+
+    settings: dict[str, Any]
+    fingerprint: str
+    next_frame: int = 0
+    num_given: int = 0
+    frame_size: tuple[int, int] | None = None
+    memory: QueryMemory | None = None
+    tracks: Tensor = dataclasses.field(default_factory=lambda: torch.zeros((0, 4), dtype=torch.int64))
+    next_id: int = 1
+    frames: tuple[np.ndarray[Any, Any], ...] = ()
+    num_known: int = 0
+    pending: tuple[FrameResult, ...] = ()
+    masks: tuple[bytes, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything but a few numbers: what `save` writes, more or less."""
+        return sum(tensor.nbytes for tensor in self._pack()[0].values())
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file, whole or not at all; what is no tensor is JSON in its header."""
+        tensors, header = self._pack()
+        return write_bytes(path, save(tensors, metadata={"omg_video_state": json.dumps(header)}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> VideoState:
+        """Read what `save` wrote. ValueError when it is no such file."""
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path} does not exist: give the file that VideoState.save wrote")
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                text = (file.metadata() or {}).get("omg_video_state")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 it is no dictionary
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no state of a video session ({error}): was its writer interrupted?") from error
+        header = json.loads(text) if text else {}
+        if header.get("version") != VERSION:
+            raise ValueError(
+                f"{path} holds no state of a video session of version {VERSION}: give a file that VideoState.save "
+                "of this release wrote"
+            )
+        return cls._unpack(tensors, header)
+
+    def _pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        header: dict[str, Any] = {"version": VERSION}
+        for name in ("settings", "fingerprint", "next_frame", "num_given", "frame_size", "next_id", "num_known"):
+            header[name] = getattr(self, name)
+        tensors = {"tracks": self.tracks}
+        if self.memory is not None:
+            tensors |= {f"memory.{name}": part.cpu().contiguous() for name, part in self.memory.tensors.items()}
+            header["memory"] = {"num_clips": self.memory.num_clips, "num_frames": self.memory.num_frames}
+        for number, frame in enumerate(self.frames):
+            tensors[f"frames.{number:04d}"] = torch.from_numpy(np.ascontiguousarray(frame))
+        for number, mask in enumerate(self.masks):
+            tensors[f"masks.{number:08d}"] = torch.frombuffer(bytearray(mask), dtype=torch.uint8)
+        header["pending"] = []
+        for number, result in enumerate(self.pending):
+            described, parts = _pack_result(result)
+            header["pending"].append(described)
+            tensors |= {f"pending.{number:04d}.{name}": part for name, part in parts.items()}
+        return tensors, header
+
+    @classmethod
+    def _unpack(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> VideoState:
+        memory = None
+        if "memory" in header:
+            rows = {name: tensors.get(f"memory.{name}") for name in ROWS}
+            memory = QueryMemory(**rows, **header["memory"])  # type: ignore[arg-type]
+        size = header["frame_size"]
+        names = ("settings", "fingerprint", "next_frame", "num_given", "next_id", "num_known")
+        return cls(
+            **{name: header[name] for name in names},
+            frame_size=None if size is None else (size[0], size[1]),
+            memory=memory,
+            tracks=tensors["tracks"],
+            frames=tuple(part.numpy() for name, part in sorted(tensors.items()) if name.startswith("frames.")),
+            pending=tuple(
+                _unpack_result(described, tensors, f"pending.{number:04d}.")
+                for number, described in enumerate(header["pending"])
+            ),
+            masks=tuple(part.numpy().tobytes() for name, part in sorted(tensors.items()) if name.startswith("masks.")),
+        )
+
+
+def _pack_result(result: FrameResult) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    segments = result.segments
+    parts = {"ids": segments.ids, "labels": segments.labels, "scores": segments.scores}
+    parts["frame"] = torch.from_numpy(np.ascontiguousarray(result.frame))
+    if segments.id_map is not None:
+        parts["id_map"] = segments.id_map
+    parts |= {f"info.{name}": value for name, value in segments.info.items() if isinstance(value, Tensor)}
+    rles = segments.rles
+    if rles is not None:
+        rles = [[None if rle is None else {**rle, "counts": rle["counts"].decode()} for rle in row] for row in rles]
+    described = {"index": result.index, "size": segments.size, "rles": rles}
+    return described, {name: part.cpu().contiguous() for name, part in parts.items()}
+
+
+def _unpack_result(described: dict[str, Any], tensors: dict[str, Tensor], prefix: str) -> FrameResult:
+    parts = {name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)}
+    rles = described["rles"]
+    if rles is not None:
+        rles = tuple(tuple(None if rle is None else _unpack_rle(rle) for rle in row) for row in rles)
+    info = {name.removeprefix("info."): part for name, part in parts.items() if name.startswith("info.")}
+    height, width = described["size"]
+    segments = Segments(
+        (height, width), parts["ids"], parts["labels"], parts["scores"], parts.get("id_map"), rles, info
+    )
+    return FrameResult(described["index"], segments, parts["frame"].numpy())
+
+
+def _unpack_rle(rle: dict[str, Any]) -> RLE:
+    return {"size": rle["size"], "counts": rle["counts"].encode()}
