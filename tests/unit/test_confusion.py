@@ -10,6 +10,7 @@ from omg_transformers.metrics.confusion import PixelConfusion
 from omg_transformers.metrics.semantic import MeanIoU
 from omg_transformers.ops.masks import encode_masks
 from omg_transformers.structures import Annotation, Segment, Segments
+from omg_transformers.visualization.confusion import _table, draw_confusion
 
 CAT, DOG, GRASS = range(3)
 NOTHING = 3
@@ -191,3 +192,71 @@ def test_what_does_not_fit_is_refused_and_nothing_is_counted():
         confusion.merge(PixelConfusion(4))
     with pytest.raises(ValueError, match="num_classes is 0"):
         PixelConfusion(0)
+
+
+def table(num_classes: int, **cells: int) -> np.ndarray:
+    matrix = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
+    for place, pixels in cells.items():
+        row, column = place.lstrip("c").split("_")
+        matrix[int(row), int(column)] = pixels
+    return matrix
+
+
+def names(count: int) -> list[str]:
+    return [f"class {index}" for index in range(count)]
+
+
+def test_classes_that_do_not_occur_are_left_out_of_the_picture():
+    few = draw_confusion(table(3, c0_0=5, c1_0=5), names(3))
+    assert few.size == draw_confusion(table(30, c0_0=5, c1_0=5), names(30)).size
+
+
+def test_a_class_that_is_only_predicted_is_a_column_and_no_row():
+    shown = _table(table(3, c0_2=5, c1_1=3), names(3))
+    assert shown.row_names == ["class 0", "class 1"]
+    assert shown.column_names == ["class 0", "class 1", "class 2"]
+    assert shown.shares.tolist() == [[0, 0, 1], [0, 1, 0]]
+    assert shown.is_right.tolist() == [[True, False, False], [False, True, False]]
+
+
+def test_nothing_is_the_last_row_and_column_and_right_where_they_meet():
+    shown = _table(table(2, c0_2=1, c0_0=3, c2_2=4, c2_1=4), names(2))
+    assert shown.row_names == ["class 0", "nothing"]
+    assert shown.column_names == ["class 0", "class 1", "nothing"]
+    assert shown.shares.tolist() == [[0.75, 0, 0.25], [0, 0.5, 0.5]]
+    assert shown.is_right[1].tolist() == [False, False, True]
+
+
+def test_of_many_classes_the_most_confused_are_shown_and_the_rest_is_one_column():
+    matrix = np.diag(np.full(134, 1000))
+    matrix[np.arange(20), np.arange(20) + 60] = 30
+    matrix[3, 130] = 5
+    shown = _table(matrix, names(133))
+    assert shown.row_names[:40] == [f"class {index}" for index in [*range(20), *range(60, 80)]]
+    assert shown.column_names[-2:] == ["other classes", "nothing"]
+    assert shown.num_left_out == 93
+    assert shown.shares[3, -2] == 5 / 1035
+    assert np.allclose(shown.shares.sum(1), 1)
+    image = draw_confusion(matrix, names(133), title="133 classes")
+    assert max(image.size) < 2000
+
+
+def test_right_cells_are_blue_and_wrong_ones_red():
+    image = np.asarray(draw_confusion(table(2, c0_0=4, c1_0=4), names(2))).astype(int)
+    assert (image[..., 2] - image[..., 0]).max() > 100
+    assert (image[..., 0] - image[..., 2]).max() > 100
+
+
+def test_an_empty_matrix_and_long_names_are_drawn():
+    draw_confusion(table(2), names(2), title="empty")
+    long = draw_confusion(table(2, c0_0=1, c1_0=2), ["a name that goes on " * 9, "b"])
+    assert max(long.size) < 800
+
+
+@pytest.mark.parametrize(
+    ("matrix", "match"),
+    [(np.zeros((2, 2), int), "expected \\(3, 3\\)"), (np.zeros((3, 3)), "float64"), (-np.eye(3, dtype=int), "-1")],
+)
+def test_a_matrix_that_does_not_fit_is_refused(matrix, match):
+    with pytest.raises(ValueError, match=match):
+        draw_confusion(matrix, names(2))

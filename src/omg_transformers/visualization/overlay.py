@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from omg_transformers.visualization.lettering import font, text_width
 from omg_transformers.visualization.places import Box, Window, deepest_point, free_place
 from omg_transformers.visualization.shades import Color, lightness, segment_colors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from omg_transformers.labels import LabelSpace
@@ -36,18 +38,20 @@ def draw_overlay(
     names: bool = True,
     scores: bool = True,
     legend: bool = False,
+    colors: Sequence[Color] | None = None,
 ) -> NDArray[np.uint8]:
     """The picture (H, W, 3) with its segments drawn on it; with `legend`, a strip with all names is added below.
 
     opacity: of the tint, 0 to 1; outlines and names stay. names, scores: written at the deepest point of each mask,
-    unless it is too small or another name is there. ValueError when picture and segments differ in size.
+    unless it is too small or another name is there. colors: one per segment, default `segment_colors`.
+    ValueError when picture and segments differ in size.
     """
     if picture.shape != (*segments.size, 3):
         raise ValueError(
             f"picture has shape {picture.shape} but the segments are for {segments.size}: draw on the picture that was "
             "segmented, (H, W, 3) uint8"
         )
-    colors = segment_colors(segments.labels.tolist(), label_space)
+    colors = segment_colors(segments.labels.tolist(), label_space) if colors is None else colors
     masks = _Frame(segments, frame)
     order = masks.large_first()
     shares = [opacity * (1 if _is_thing(label, label_space) else STUFF_OPACITY) for label in segments.labels.tolist()]
@@ -106,7 +110,7 @@ def _windows_of_ids(id_map: NDArray[Any], ids: list[int]) -> list[Window | None]
 
 
 def _tinted(
-    picture: NDArray[np.uint8], masks: _Frame, colors: list[Color], order: list[int], shares: list[float]
+    picture: NDArray[np.uint8], masks: _Frame, colors: Sequence[Color], order: list[int], shares: list[float]
 ) -> NDArray[np.uint8]:
     canvas = picture.copy()
     thickness = max(1, round(max(picture.shape) / 700))
@@ -143,16 +147,13 @@ def _text(segments: Segments, index: int, label_space: LabelSpace | None, scores
     return f"{name} {float(segments.scores[index]):.0%}" if scores else name
 
 
-@cache
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
-
-
 def _font_size(size: tuple[int, int]) -> int:
     return max(11, round((size[0] * size[1]) ** 0.5 / 38))
 
 
-def _write_names(image: Image.Image, masks: _Frame, colors: list[Color], texts: list[str], order: list[int]) -> None:
+def _write_names(
+    image: Image.Image, masks: _Frame, colors: Sequence[Color], texts: list[str], order: list[int]
+) -> None:
     draw = ImageDraw.Draw(image)
     size = _font_size((image.height, image.width))
     stroke = max(1, round(size / 9))
@@ -162,15 +163,15 @@ def _write_names(image: Image.Image, masks: _Frame, colors: list[Color], texts: 
         place = None if part is None else deepest_point(part[1])
         if part is None or place is None or place[2] < size * MIN_DEPTH:
             continue
-        font = _font(size)
-        left, top, right, bottom = draw.textbbox((0, 0), texts[index], font=font, stroke_width=stroke)
+        letters = font(size)
+        left, top, right, bottom = draw.textbbox((0, 0), texts[index], font=letters, stroke_width=stroke)
         extent = (int(right - left) + 1, int(bottom - top) + 1)
         box = free_place(place[:2], extent, taken, part, (image.height, image.width))
         if box is None:
             continue
         taken.append(box)
         fill, edge = _readable(colors[index])
-        draw.text((box[0] - left, box[1] - top), texts[index], fill, font, stroke_width=stroke, stroke_fill=edge)
+        draw.text((box[0] - left, box[1] - top), texts[index], fill, letters, stroke_width=stroke, stroke_fill=edge)
 
 
 def _readable(color: Color) -> tuple[Color, Color]:
@@ -180,13 +181,12 @@ def _readable(color: Color) -> tuple[Color, Color]:
     return (255, 255, 255), edge
 
 
-def _legend(segments: Segments, colors: list[Color], texts: list[str]) -> NDArray[np.uint8]:
+def _legend(segments: Segments, colors: Sequence[Color], texts: list[str]) -> NDArray[np.uint8]:
     """A white strip of the picture's width: a swatch and a name per segment, in as many columns as fit."""
     width = segments.size[1]
     size = _font_size(segments.size)
     row, swatch = round(size * 1.5), size
-    font = _font(size)
-    cell = max(1, max(int(font.getlength(text)) for text in texts) + swatch * 2)
+    cell = max(1, max(text_width(text, size) for text in texts) + swatch * 2)
     columns = max(1, width // cell)
     rows = -(-len(texts) // columns)
     image = Image.new("RGB", (width, rows * row + swatch // 2), "white")
@@ -194,5 +194,5 @@ def _legend(segments: Segments, colors: list[Color], texts: list[str]) -> NDArra
     for index, text in enumerate(texts):
         x, y = (index % columns) * cell + swatch // 2, (index // columns) * row + swatch // 4
         draw.rectangle((x, y, x + swatch - 1, y + swatch - 1), fill=colors[index])
-        draw.text((x + round(swatch * 1.4), y + swatch // 2), text, "black", font, anchor="lm")
+        draw.text((x + round(swatch * 1.4), y + swatch // 2), text, "black", font(size), anchor="lm")
     return np.asarray(image)
