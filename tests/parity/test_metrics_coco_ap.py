@@ -37,10 +37,11 @@ def assert_equal(scores, folder, expected):
     for name in ("precision", "recall"):
         np.testing.assert_allclose(getattr(scores, name), arrays[f"{scores.kind}_{name}"], rtol=0, atol=TOLERANCE)
     assert_figures(scores.figures.values(), expected["stats"].values())
-    rows = scores.per_class()
-    assert [str(row["id"]) for row in rows] == list(expected["per_class"])
-    for row, wanted in zip(rows, expected["per_class"].values(), strict=True):
-        assert_figures([row[key] for key in ("ap", "ap50", "ap75", "ar100")], wanted.values())
+    columns = scores.per_class()
+    assert list(columns) == ["ap", "ap50", "ap75", "ar100"]
+    assert list(map(str, scores.category_ids)) == list(expected["per_class"])
+    for row, wanted in zip(zip(*columns.values(), strict=True), expected["per_class"].values(), strict=True):
+        assert_figures(row, wanted.values())
 
 
 def assert_figures(values, wanted):

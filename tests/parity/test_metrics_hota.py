@@ -36,10 +36,10 @@ def test_figures_of_every_case_equal_trackeval(cases):
         for name in expected["per_sequence"]:
             ids = [
                 track_ids(arrays[f"{name}_{side}_cat"], arrays[f"{name}_{side}_ins"], is_thing)
-                for side in ("gt", "pred")
+                for side in ("pred", "gt")
             ]
             metric.update_maps(*ids, key=name)
-        ours = {**metric.per_video(), "combined": metric.compute()}
+        ours = {row["name"]: row for row in [*metric.per_video(), {"name": "combined", **metric.compute()}]}
         for name, wanted in {**expected["per_sequence"], "combined": expected["combined"]}.items():
             assert set(wanted) == set(FIGURES.values())
             for figure, source in FIGURES.items():

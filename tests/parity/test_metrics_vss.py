@@ -44,7 +44,7 @@ def test_every_clip_and_video_equals_the_reference(cases):
         for length, wanted in lengths.items():
             np.testing.assert_allclose(per_clip[length], wanted["per_clip"], rtol=0, atol=1e-9, err_msg=name)
             assert figures[f"mvc{length}"] == pytest.approx(wanted["mVC"], abs=1e-9, nan_ok=True), (name, length)
-            videos = [row[f"vc{length}"] for row in metric.table()]
+            videos = [row[f"vc{length}"] for row in metric.per_video()]
             np.testing.assert_allclose(videos, np.array(wanted["per_video"], dtype=float), rtol=0, atol=1e-9)
             clips += len(wanted["per_clip"])
     assert clips > 0

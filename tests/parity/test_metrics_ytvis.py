@@ -56,10 +56,11 @@ def test_figures_and_arrays_of_every_case_equal_the_reference(judged):
         for name in ("precision", "recall"):
             np.testing.assert_allclose(getattr(scores, name), arrays[name], rtol=0, atol=TOLERANCE)
         assert_figures(scores.figures.values(), expected["stats"].values())
-        rows = scores.per_class()
-        assert [str(row["id"]) for row in rows] == list(expected["per_class"])
-        for row, wanted in zip(rows, expected["per_class"].values(), strict=True):
-            assert_figures([row[key] for key in ("ap", "ap50", "ap75", "ar100")], wanted.values())
+        columns = scores.per_class()
+        assert list(columns) == ["ap", "ap50", "ap75", "ar100"]
+        assert list(map(str, scores.category_ids)) == list(expected["per_class"])
+        for row, wanted in zip(zip(*columns.values(), strict=True), expected["per_class"].values(), strict=True):
+            assert_figures(row, wanted.values())
 
 
 def test_overlaps_of_every_case_equal_the_reference(judged):

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from omg_head_instance import InstanceHead
 from omg_head_panoptic import PanopticHead
-from omg_transformers.metrics.panoptic import count_matches, qualities
+from omg_transformers.metrics.panoptic import PanopticQuality
 from omg_transformers.metrics.semantic import class_ious, count_pixels
 from omg_transformers.ops.masks import (
     boxes_of_masks,
@@ -170,18 +170,23 @@ maps = st.integers(1, 4).flatmap(
 )
 
 
+def panoptic_columns(prediction, truth, classes):
+    metric = PanopticQuality(len(classes))
+    metric.update_maps(prediction, truth, classes, classes)
+    return metric.per_class()
+
+
 @fast
 @given(maps)
 def test_panoptic_quality_is_bounded_and_one_for_the_truth(case):
     prediction, truth, count = case
     classes = {number: number - 1 for number in range(1, count + 1)}
-    counts = count_matches(prediction, truth, classes, classes, num_classes=count)
-    values = qualities(counts)
+    values = panoptic_columns(prediction, truth, classes)
     for name in ("pq", "sq", "rq"):
         seen = values[name][~np.isnan(values[name])]
         assert ((seen >= 0) & (seen <= 1)).all()
     np.testing.assert_allclose(values["pq"], values["sq"] * values["rq"])
-    perfect = qualities(count_matches(truth, truth, classes, classes, num_classes=count))["pq"]
+    perfect = panoptic_columns(truth, truth, classes)["pq"]
     assert np.all(perfect[~np.isnan(perfect)] == 1)
 
 

@@ -357,9 +357,11 @@ def test_more_results_than_pycocotools_counts_at_once_are_scored():
     assert score_coco_results(truth_file(), results_file() * 300).figures["ap50"] == pytest.approx(1.0)
 
 
-def test_the_rows_of_a_file_name_its_classes():
-    (row,) = score_coco_results(truth_file(), results_file()).per_class()
-    assert (row["id"], row["name"], row["ap50"]) == (3, "cat", pytest.approx(1.0))
+def test_the_columns_of_a_file_follow_its_classes():
+    scores = score_coco_results(truth_file(), results_file())
+    assert scores.category_ids == (3,)
+    assert scores.category_names == ("cat",)
+    assert scores.per_class()["ap50"].tolist() == pytest.approx([1.0])
 
 
 def test_backends_that_are_unknown_missing_or_different_are_refused():

@@ -111,7 +111,7 @@ def test_clicks_after_the_last_allowed_one_do_not_count():
     metric = ClickMetric(max_clicks=2, thresholds=(0.9,))
     metric.update([0.5, 0.6, 0.95])
     assert metric.compute()["noc_90"] == 2
-    assert metric.table()[0]["clicks"] == 2
+    assert metric.per_object()[0]["clicks"] == 2
 
 
 def test_the_last_iou_stands_for_clicks_that_were_not_made():
@@ -131,7 +131,7 @@ def test_thresholds_are_compared_in_single_precision():
 def test_the_table_has_a_row_per_object():
     metric = ClickMetric(thresholds=(0.85,))
     metric.update([0.5, 0.875], name="cat")
-    assert metric.table() == [{"name": "cat", "clicks": 2, "first_iou": 0.5, "last_iou": 0.875, "noc_85": 2}]
+    assert metric.per_object() == [{"name": "cat", "clicks": 2, "first_iou": 0.5, "last_iou": 0.875, "noc_85": 2}]
 
 
 def test_merged_parts_equal_the_whole():
@@ -140,7 +140,7 @@ def test_merged_parts_equal_the_whole():
         metric.update(ious)
     part.merge(rest)
     assert part.compute() == whole.compute()
-    assert part.table() == whole.table()
+    assert part.per_object() == whole.per_object()
     with pytest.raises(ValueError, match="same settings"):
         part.merge(ClickMetric(max_clicks=10))
 

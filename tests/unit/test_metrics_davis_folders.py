@@ -38,7 +38,7 @@ def test_equal_folders_score_one(folders):
     for sequences in (None, ["bear", "tennis"], folders / "val.txt"):
         metric = score(folders, sequences)
         assert metric.compute()["j_and_f"] == 1.0
-        assert {row["sequence"] for row in metric.table()} == {"bear", "tennis"}
+        assert {row["sequence"] for row in metric.per_object()} == {"bear", "tennis"}
         assert metric.skipped == []
 
 
@@ -138,4 +138,4 @@ def test_real_palette_folders_score_one_against_themselves(shared_data):
     truth = shared_data / "DAVIS/Annotations/480p"
     metric = score_davis_folders(truth, truth, ["car-shadow"])
     assert metric.compute()["j_and_f"] == 1.0
-    assert [row["frames"] for row in metric.table()] == [len(list((truth / "car-shadow").iterdir())) - 2]
+    assert [row["frames"] for row in metric.per_object()] == [len(list((truth / "car-shadow").iterdir())) - 2]

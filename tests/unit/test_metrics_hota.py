@@ -81,7 +81,7 @@ def test_maps_and_masks_give_the_same():
     by_masks.update(result, annotation_of(Segment(0, (LEFT, LEFT)), Segment(0, (RIGHT, RIGHT)), frames=2))
     truth = np.ones((2, *SIZE), dtype=int)
     truth[:, :, 4:] = 5
-    by_maps.update_maps(truth, ids.numpy())
+    by_maps.update_maps(ids.numpy(), truth)
     assert by_masks.compute() == by_maps.compute()
     assert 0 < by_maps.compute()["hota"] < 1
 

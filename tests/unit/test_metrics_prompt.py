@@ -28,6 +28,13 @@ def result_of(*masks):
     )
 
 
+def assert_same_columns(first, second):
+    columns, expected = first.per_class(), second.per_class()
+    assert list(columns) == list(expected)
+    for name, column in columns.items():
+        np.testing.assert_array_equal(column, expected[name], err_msg=name)
+
+
 def test_iou_leaves_out_ignored_pixels():
     prediction, truth, ignore = (np.array(row, bool) for row in ([1, 1, 1, 0], [0, 1, 1, 1], [1, 0, 0, 0]))
     assert mask_iou(prediction, truth) == 0.5
@@ -77,15 +84,32 @@ def test_plain_masks_count_like_segments():
     assert ignored.compute()["iou"] == 1.0
 
 
-def test_the_table_has_a_row_per_class_that_occurs():
+@pytest.mark.parametrize("num_classes", [None, 4])
+def test_classes_without_a_prompt_are_nan(num_classes):
     mask, other = np.array([[1, 1, 0, 0]], bool), np.array([[1, 0, 0, 0]], bool)
-    metric = MeanPromptIoU()
+    metric = MeanPromptIoU(num_classes)
     metric.update_masks([mask, other], [mask, mask], labels=[2, 2])
     metric.update_masks([mask], [~mask])
-    assert metric.table(["a", "b", "cat"]) == [
-        {"name": "", "prompts": 1, "iou": 0.0, "recall_50": 0.0},
-        {"name": "cat", "prompts": 2, "iou": 0.75, "recall_50": 0.5},
-    ]
+    columns = metric.per_class()
+    assert list(columns) == ["iou", "recall_50", "prompts"]
+    shown = slice(num_classes or 3)
+    np.testing.assert_array_equal(columns["iou"], [np.nan, np.nan, 0.75, np.nan][shown])
+    np.testing.assert_array_equal(columns["recall_50"], [np.nan, np.nan, 0.5, np.nan][shown])
+    assert columns["prompts"].tolist() == [0, 0, 2, 0][shown]
+    assert metric.compute()["iou"] == 0.5
+
+
+def test_a_class_beyond_the_given_number_is_refused():
+    mask = np.ones((1, 2), bool)
+    with pytest.raises(ValueError, match="a prompt has class 4, the metric counts 3"):
+        MeanPromptIoU(3).update_masks([mask], [mask], labels=[4])
+    with pytest.raises(ValueError, match="num_classes is 0"):
+        MeanPromptIoU(0)
+
+
+def test_metrics_of_other_classes_do_not_merge():
+    with pytest.raises(ValueError, match="4 classes into one of 3"):
+        MeanPromptIoU(3).merge(MeanPromptIoU(4))
 
 
 def test_merged_parts_equal_the_whole():
@@ -97,7 +121,7 @@ def test_merged_parts_equal_the_whole():
         metric.update_masks([mask, mask], [other, other], labels=[1, 0])
     part.merge(rest)
     assert part.compute() == whole.compute()
-    assert part.table() == whole.table()
+    assert_same_columns(part, whole)
 
 
 def test_masks_that_do_not_fit_are_refused_with_the_name_of_the_sample():

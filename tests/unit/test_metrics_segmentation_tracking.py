@@ -87,15 +87,15 @@ def test_merged_metrics_equal_one_metric():
             metric.update_maps(prediction, truth, CLASSES, CLASSES)
     first.merge(second)
     assert first.compute() == pytest.approx(whole.compute())
-    assert len(first.per_sequence()) == 4
-    assert {row["num_frames"] for row in first.per_sequence()} == {3}
+    assert len(first.per_video()) == 4
+    assert {row["frames"] for row in first.per_video()} == {3}
 
 
 def test_the_state_does_not_hold_a_table_per_video():
     metric = SegmentationTrackingQuality(200)
     for _ in range(3):
         metric.update_maps(clip([1]), clip([1]), CLASSES, CLASSES)
-    assert all(isinstance(value, (int, float)) for row in metric.sequences for value in row.values())
+    assert all(isinstance(value, (int, float)) for row in metric.videos for value in row.values())
 
 
 def test_nothing_counted_is_nan():

@@ -80,7 +80,7 @@ def test_truth_outside_the_classes_is_void_unless_another_value_is():
 def test_an_ignored_class_is_only_ever_a_false_positive():
     metric = MeanIoU(3, ignore_index=0)
     metric.update_maps(np.array([[0, 0, 1, 2]]), np.array([[0, 1, 1, 2]]))
-    assert [row["true"] for row in metric.table()] == [0, 2, 1]
+    assert metric.per_class()["true"].tolist() == [0, 2, 1]
     np.testing.assert_allclose(metric.ious(), [0, 0.5, 1])
 
 
@@ -91,7 +91,7 @@ def test_classes_that_are_only_predicted_count_or_are_left_out():
         metric.update_maps(prediction, truth)
     assert counted.compute()["miou"] == pytest.approx(0.75 / 2)
     assert left_out.compute()["miou"] == 0.75
-    assert math.isnan(left_out.table()[2]["iou"])
+    assert math.isnan(left_out.per_class()["iou"][2])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.int64, np.uint32])
@@ -122,13 +122,13 @@ def test_figures_of_a_hand_made_confusion():
     assert figures["frequency_weighted_iou"] == pytest.approx(0.75 * 2 / 3 + 0.25 / 2)
 
 
-def test_the_table_has_a_row_per_class():
-    metric = MeanIoU(2)
+def test_each_class_has_its_figures():
+    metric = MeanIoU(3)
     metric.update_maps(np.array([[0, 0, 1, 1]]), np.array([[0, 0, 0, 1]]))
-    row = metric.table(["cat", "grass"])[1]
-    assert row == {"name": "grass", "iou": 0.5, "accuracy": 1.0, "hit": 1, "true": 1, "predicted": 2}
-    with pytest.raises(ValueError, match="one per class, 2"):
-        metric.table(["cat"])
+    columns = metric.per_class()
+    assert list(columns) == ["iou", "accuracy", "hit", "true", "predicted"]
+    assert [column[1] for column in columns.values()] == [0.5, 1.0, 1, 1, 2]
+    assert [math.isnan(columns[name][2]) for name in ("iou", "accuracy")] == [True, True]
 
 
 def test_merged_parts_equal_the_whole():
@@ -140,7 +140,8 @@ def test_merged_parts_equal_the_whole():
         parts[index % 2].update_maps(prediction, truth)
     parts[0].merge(parts[1])
     assert parts[0].compute() == whole.compute()
-    assert parts[0].table() == whole.table()
+    for name, column in whole.per_class().items():
+        np.testing.assert_array_equal(parts[0].per_class()[name], column, err_msg=name)
     with pytest.raises(ValueError, match="other counts 3 classes"):
         whole.merge(MeanIoU(3))
     with pytest.raises(ValueError, match="use one rule"):

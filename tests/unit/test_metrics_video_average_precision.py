@@ -140,7 +140,7 @@ def results_file(**changes):
 def test_a_file_is_scored_and_its_rows_name_the_classes():
     scores = score_youtube_vis_results(truth_file(), results_file())
     assert scores.figures["ap"] == pytest.approx(1.0)
-    assert [(row["id"], row["name"]) for row in scores.per_class()] == [(3, "cat")]
+    assert (scores.category_ids, scores.category_names) == ((3,), ("cat",))
     assert scores.notes == ()
 
 

@@ -66,12 +66,18 @@ def test_first_and_last_frame_are_judged_without_help_only():
 
 def test_proposals_are_assigned_to_the_objects_they_fit_best():
     metric = count(id_maps(*[{4: A, 7: B, 1: square(0, 16, 3)}] * 4), task="unsupervised")
-    assert [(row["object"], row["proposal"], row["j_mean"]) for row in metric.table()] == [(1, 4, 1.0), (2, 7, 1.0)]
+    assert [(row["object"], row["proposal"], row["j_mean"]) for row in metric.per_object()] == [
+        (1, 4, 1.0),
+        (2, 7, 1.0),
+    ]
 
 
 def test_an_object_without_a_proposal_is_marked():
     metric = count(id_maps(*[{1: B}] * 4), task="unsupervised")
-    assert [(row["object"], row["proposal"], row["j_mean"]) for row in metric.table()] == [(1, 0, 0.0), (2, 1, 1.0)]
+    assert [(row["object"], row["proposal"], row["j_mean"]) for row in metric.per_object()] == [
+        (1, 0, 0.0),
+        (2, 1, 1.0),
+    ]
 
 
 def test_void_does_not_count_without_help_and_is_background_with_it():
@@ -90,9 +96,9 @@ def test_an_object_that_is_gone_and_not_predicted_is_right():
 
 def test_an_id_that_is_left_out_is_an_empty_object():
     truth = id_maps(*[{1: A, 3: B}] * 4)
-    rows = count(truth, truth).table()
+    rows = count(truth, truth).per_object()
     assert [row["object"] for row in rows] == [1, 2, 3]
-    assert [row["j_mean"] for row in count(id_maps(*[{1: A, 2: B}] * 4), truth).table()] == [1.0, 0.0, 0.0]
+    assert [row["j_mean"] for row in count(id_maps(*[{1: A, 2: B}] * 4), truth).per_object()] == [1.0, 0.0, 0.0]
 
 
 def test_late_objects_are_judged_when_asked_for():
@@ -139,8 +145,8 @@ def test_segments_and_annotations_count_like_maps(task, as_map):
     crowd = Segment(0, masks[2], is_crowd=True)
     annotation = Annotation(SIZE, (True,), (Segment(0, masks[0]), crowd, Segment(0, masks[1])), (None,) * 4)
     metric = VideoObjectQuality(task)
-    metric.update(segments_of(prediction, [1, 2], as_map=as_map), annotation, name="dog")
-    assert metric.table() == count(prediction, truth, task).table()
+    metric.update(segments_of(prediction, [1, 2], as_map=as_map), annotation, key="dog")
+    assert metric.per_object() == count(prediction, truth, task).per_object()
 
 
 def test_no_predictions_at_all_are_empty_ones():
@@ -157,9 +163,9 @@ def test_no_predictions_at_all_are_empty_ones():
 def test_segments_of_another_clip_are_refused():
     annotation = Annotation(SIZE, (True,), (Segment(0, encode_masks(torch.from_numpy(TRUTH == 1))),), (None,) * 4)
     with pytest.raises(ValueError, match=r"dog: 3 frames of \(24, 32\) are predicted, the annotation has 4"):
-        VideoObjectQuality().update(segments_of(TRUTH[:3], [1], as_map=False), annotation, name="dog")
+        VideoObjectQuality().update(segments_of(TRUTH[:3], [1], as_map=False), annotation, key="dog")
     with pytest.raises(ValueError, match="dog: the prediction holds 2 predictions, but the truth has the ids 1 to 1"):
-        VideoObjectQuality().update(segments_of(TRUTH, [1, 2], as_map=False), annotation, name="dog")
+        VideoObjectQuality().update(segments_of(TRUTH, [1, 2], as_map=False), annotation, key="dog")
 
 
 def test_merged_parts_equal_the_whole():
@@ -169,7 +175,7 @@ def test_merged_parts_equal_the_whole():
         metric.update_maps(shifted, TRUTH, name=name)
     part.merge(rest)
     assert part.compute() == whole.compute()
-    assert part.table() == whole.table()
+    assert part.per_object() == whole.per_object()
     with pytest.raises(ValueError, match="sequence b has been counted already"):
         part.merge(rest)
     with pytest.raises(ValueError, match="cannot be averaged"):

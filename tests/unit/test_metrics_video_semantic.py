@@ -63,8 +63,8 @@ def test_clips_of_all_videos_are_pooled():
     metric.update_maps(restless, other, name="restless")
     # Three clips of 1 and two of 1/2, not the mean of the videos' means.
     assert metric.compute()["mvc2"] == pytest.approx((3 + 1) / 5)
-    assert [row["vc2"] for row in metric.table()] == [1.0, 0.5]
-    assert [row["clips2"] for row in metric.table()] == [3, 2]
+    assert [row["vc2"] for row in metric.per_video()] == [1.0, 0.5]
+    assert [row["clips2"] for row in metric.per_video()] == [3, 2]
 
 
 def test_what_has_no_clip_is_named():
@@ -104,7 +104,7 @@ def test_merged_parts_equal_the_whole():
         parts[index // 2].update_maps(*maps)
     parts[0].merge(parts[1])
     assert parts[0].compute() == whole.compute()
-    assert parts[0].table() == whole.table()
+    assert parts[0].per_video() == whole.per_video()
     with pytest.raises(ValueError, match="clip_lengths"):
         whole.merge(VideoSemanticQuality(3))
 

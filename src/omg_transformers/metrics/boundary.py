@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from omg_transformers.metrics.panoptic import VOID, PanopticCounts, PanopticQuality, match_overlaps, overlaps_of
+from omg_transformers.metrics.panoptic import VOID, PanopticQuality, Scene, match_overlaps
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -79,28 +79,20 @@ class BoundaryPanopticQuality(PanopticQuality):
             )
         super().merge(other)
 
-    def _count(
-        self,
-        prediction: NDArray[np.integer],
-        truth: NDArray[np.integer],
-        prediction_classes: Mapping[int, int],
-        truth_classes: Mapping[int, int],
-        **options: Any,
-    ) -> PanopticCounts:
-        whole = overlaps_of(prediction, truth, prediction_classes, truth_classes, **options)
+    def update_scene(self, scene: Scene) -> None:
+        """Count one picture."""
         # The inside of a segment keeps neither its id nor void, so that it is in no intersection, and void stays void.
-        inside = max(prediction_classes.keys() | truth_classes.keys(), default=VOID) + 1
-        options |= {"num_classes": self.num_classes + 1, "pairs": None}
-        nowhere = {inside: self.num_classes}
-        rims = overlaps_of(
-            self._with_rims(prediction, inside),
-            self._with_rims(truth, inside),
-            {**prediction_classes, **nowhere},
-            {**truth_classes, **nowhere},
-            **options,
-        )
+        inside = max(scene.prediction_classes.keys() | scene.truth_classes.keys(), default=VOID) + 1
+        rims = replace(
+            scene,
+            prediction=self._with_rims(scene.prediction, inside),
+            truth=self._with_rims(scene.truth, inside),
+            prediction_classes={**scene.prediction_classes, inside: -1},
+            truth_classes={**scene.truth_classes, inside: -1},
+            pairs=None,
+        ).overlaps(self.num_classes)
         rims = replace(rims, truth_areas=rims.areas.sum(2))
-        return match_overlaps(whole, self.num_classes, stricter=(rims,))
+        self.counts.add(match_overlaps(scene.overlaps(self.num_classes), self.num_classes, stricter=(rims,)))
 
     def _with_rims(self, ids: NDArray[np.integer], inside: int) -> NDArray[np.int64]:
         is_kept = (ids == VOID) | rims_of(ids, self.dilation_ratio)

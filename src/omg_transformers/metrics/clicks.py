@@ -166,7 +166,7 @@ class ClickMetric:
         reached = [ious >= np.float32(threshold) for ious in self.ious]
         return np.array([hit.argmax() + 1 if hit.any() else self.max_clicks for hit in reached], dtype=np.int64)
 
-    def table(self) -> list[dict[str, Any]]:
+    def per_object(self) -> list[dict[str, Any]]:
         """One row per object: `name`, `clicks` made, `first_iou`, `last_iou`, and `noc_<threshold in %>`."""
         needed = {threshold: self.clicks_needed(threshold) for threshold in self.thresholds}
         return [

@@ -43,13 +43,9 @@ class DetectionScores:
     backend: str
     notes: tuple[str, ...] = ()
 
-    def per_class(self) -> list[dict[str, Any]]:
-        """One row per class: id, name, `ap`, `ap50`, `ap75`, `ar100`; NaN for classes without a true object."""
-        columns = figures_per_class(self.precision, self.recall)
-        return [
-            {"id": number, "name": name, **{key: float(values[row]) for key, values in columns.items()}}
-            for row, (number, name) in enumerate(zip(self.category_ids, self.category_names, strict=True))
-        ]
+    def per_class(self) -> dict[str, NDArray[np.float64]]:
+        """`ap`, `ap50`, `ap75`, `ar100`, each (K,); NaN for classes without a true object."""
+        return figures_per_class(self.precision, self.recall)
 
 
 def score_coco_results(

@@ -112,7 +112,7 @@ class HOTA:
             self.videos_per_class.setdefault(label, {})[key] = self._count(video)
         self.videos[key] = self._count(_video_of(truths, results, annotation.num_frames))
 
-    def update_maps(self, truth: NDArray[np.integer], prediction: NDArray[np.integer], *, key: Hashable = None) -> None:
+    def update_maps(self, prediction: NDArray[np.integer], truth: NDArray[np.integer], *, key: Hashable = None) -> None:
         """Count one video of id maps (T, H, W): 0 = no object, the same id in several frames = one track."""
         if truth.ndim != 3 or truth.shape != prediction.shape:
             raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}: expected equal (T, H, W)")
@@ -138,11 +138,12 @@ class HOTA:
         """`hota` first, all in [0, 1], over the detections of all videos; NaN before the first video."""
         return self._figures(self.videos)
 
-    def per_video(self) -> dict[Hashable, dict[str, float]]:
-        """The figures of each video by its key; nameless ones are numbered."""
-        return {
-            key.number if isinstance(key, _Nameless) else key: _means(counts) for key, counts in self.videos.items()
-        }
+    def per_video(self) -> list[dict[str, Any]]:
+        """One row per video: `name`, its key (nameless ones are numbered), and its figures."""
+        return [
+            {"name": key.number if isinstance(key, _Nameless) else key, **_means(counts)}
+            for key, counts in self.videos.items()
+        ]
 
     def per_class(self) -> dict[str, NDArray[np.float64]]:
         """Each figure (K,), the class's objects by themselves; NaN for classes that occur nowhere."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
 from omg_transformers.metrics.maps import id_map_of, paint_segments, require_classes
+from omg_transformers.metrics.ratios import mean_of_known, ratios
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -23,6 +25,8 @@ MAX_COUNTERS = 2**20
 PIECE = 2**16
 # Of each pair that occurs: true id, predicted id, pixels.
 Pairs: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]"
+# Scene, row and column of the segments that belong together, and their IoU.
+Matches: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]"
 
 
 @dataclass(slots=True)
@@ -39,6 +43,28 @@ class PanopticCounts:
         """Nothing counted yet."""
         return cls(np.zeros(num_classes), *(np.zeros(num_classes, dtype=np.int64) for _ in range(3)))
 
+    @classmethod
+    def of_matches(
+        cls,
+        matches: Matches,
+        is_missed: NDArray[np.bool_],
+        is_wrong: NDArray[np.bool_],
+        truth_classes: NDArray[np.int64],
+        prediction_classes: NDArray[np.int64],
+        num_classes: int,
+    ) -> PanopticCounts:
+        """Count matches, and what is missed (W, G) and wrong (W, P) unless it is matched; both are written to."""
+        scene, row, column, ious = matches
+        is_missed[scene, row] = False
+        is_wrong[scene, column] = False
+        labels = truth_classes[row]
+        return cls(
+            np.bincount(labels, weights=ious, minlength=num_classes).astype(np.float64),
+            np.bincount(labels, minlength=num_classes),
+            np.bincount(np.broadcast_to(prediction_classes, is_wrong.shape)[is_wrong], minlength=num_classes),
+            np.bincount(np.broadcast_to(truth_classes, is_missed.shape)[is_missed], minlength=num_classes),
+        )
+
     def add(self, other: PanopticCounts) -> None:
         """Add other counts in place."""
         if len(self.iou) != len(other.iou):
@@ -47,6 +73,39 @@ class PanopticCounts:
         self.true_positives += other.true_positives
         self.false_positives += other.false_positives
         self.false_negatives += other.false_negatives
+
+    def qualities(self) -> dict[str, NDArray[np.float64]]:
+        """`pq`, `sq`, `rq` per class (K,), NaN for classes that occur nowhere; sq is 0 without a match."""
+        hits = self.true_positives
+        weight = hits + 0.5 * self.false_positives + 0.5 * self.false_negatives
+        return {
+            "pq": ratios(self.iou, weight),
+            "sq": np.where(weight > 0, self.iou / np.maximum(hits, 1), np.nan),
+            "rq": ratios(hits, weight),
+        }
+
+    def average(self, is_thing: Sequence[bool] | None) -> dict[str, float]:
+        """`pq`, `sq`, `rq` over the classes that occur, then the same with `_things` and `_stuff`; NaN where none does.
+
+        Without is_thing every class is a thing.
+        """
+        things = np.ones(len(self.iou), dtype=bool) if is_thing is None else np.array(is_thing, dtype=bool)
+        groups = {"": np.ones(len(things), dtype=bool), "_things": things, "_stuff": ~things}
+        return {
+            name + suffix: mean_of_known(values[group])
+            for suffix, group in groups.items()
+            for name, values in self.qualities().items()
+        }
+
+    def per_class(self) -> dict[str, NDArray[Any]]:
+        """Per class (K,): the `qualities`, then `iou` (summed), `tp`, `fp`, `fn`."""
+        return {
+            **self.qualities(),
+            "iou": self.iou.copy(),
+            "tp": self.true_positives.copy(),
+            "fp": self.false_positives.copy(),
+            "fn": self.false_negatives.copy(),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +201,9 @@ def match_overlaps(overlaps: Overlaps, num_classes: int, *, stricter: Sequence[O
     for other in stricter:
         ious = np.minimum(ious, other.ious(scene, row, column))
     is_match = ious > 0.5
-    scene, row, column, ious = scene[is_match], row[is_match], column[is_match], ious[is_match]
-    num_scenes, num_truths, num_predictions = overlaps.areas.shape
+    matches = scene[is_match], row[is_match], column[is_match], ious[is_match]
+    num_scenes, _, num_predictions = overlaps.areas.shape
     is_missed = (overlaps.truth_areas > 0) & ~overlaps.is_crowd & (overlaps.truth_classes >= 0)
-    is_missed[scene, row] = False
     areas = overlaps.areas.sum(1)
     excuses = np.broadcast_to(overlaps.excuses, (num_scenes, num_classes))[:, overlaps.prediction_classes]
     columns = np.arange(num_predictions)
@@ -153,44 +211,47 @@ def match_overlaps(overlaps: Overlaps, num_classes: int, *, stricter: Sequence[O
         excuses > 0, overlaps.areas[np.arange(num_scenes)[:, None], excuses, columns], 0
     )
     is_wrong = (areas > 0) & (overlaps.prediction_classes >= 0) & (2 * ignored <= areas)
-    is_wrong[scene, column] = False
-    labels = overlaps.truth_classes[row]
-    return PanopticCounts(
-        np.bincount(labels, weights=ious, minlength=num_classes).astype(np.float64),
-        np.bincount(labels, minlength=num_classes),
-        np.bincount(np.broadcast_to(overlaps.prediction_classes, is_wrong.shape)[is_wrong], minlength=num_classes),
-        np.bincount(
-            np.broadcast_to(overlaps.truth_classes, (num_scenes, num_truths))[is_missed], minlength=num_classes
-        ),
+    return PanopticCounts.of_matches(
+        matches, is_missed, is_wrong, overlaps.truth_classes, overlaps.prediction_classes, num_classes
     )
 
 
-def overlaps_of(
-    prediction: NDArray[np.integer],
-    truth: NDArray[np.integer],
-    prediction_classes: Mapping[int, int],
-    truth_classes: Mapping[int, int],
-    *,
-    num_classes: int,
-    crowd_ids: Sequence[int] = (),
-    truth_areas: Mapping[int, int] | None = None,
-    pairs: Pairs | None = None,
-) -> Overlaps:
-    """The overlaps of one scene. See `count_matches`."""
-    true_ids, predicted_ids, totals = pairs if pairs is not None else count_overlaps(prediction, truth)
-    row_ids = sorted({VOID, *true_ids.tolist(), *crowd_ids, *(truth_areas or ())})
-    column_ids = sorted({VOID, *predicted_ids.tolist()})
-    areas = np.zeros((1, len(row_ids), len(column_ids)), dtype=np.int64)
-    areas[0, np.searchsorted(row_ids, true_ids), np.searchsorted(column_ids, predicted_ids)] = totals
-    rows = {identity: row for row, identity in enumerate(row_ids)}
-    row_classes = classes_of(row_ids, truth_classes, num_classes, "truth")
-    excuses = np.zeros((1, num_classes), dtype=np.int64)
-    for crowd in crowd_ids:
-        excuses[0, row_classes[rows[crowd]]] = rows[crowd]
-    given = areas.sum(2) if truth_areas is None else np.array([[truth_areas.get(identity, 0) for identity in row_ids]])
-    is_crowd = np.isin(row_ids, list(crowd_ids))
-    column_classes = classes_of(column_ids, prediction_classes, num_classes, "prediction")
-    return Overlaps(areas, row_classes, column_classes, is_crowd, excuses, given)
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One picture, or a clip with tubes through all its frames.
+
+    prediction, truth: id maps of one shape, 0 = void. *_classes: class of each id that occurs, -1 for none. crowd_ids:
+    ids of `truth` that are crowds: they are never matched or missed. truth_areas: areas of the true segments where they
+    are not to be counted in `truth`; segments that are only here are missed. pairs: what `count_overlaps` has found in
+    these maps, where that is known.
+    """
+
+    prediction: NDArray[np.integer]
+    truth: NDArray[np.integer]
+    prediction_classes: Mapping[int, int]
+    truth_classes: Mapping[int, int]
+    crowd_ids: Sequence[int] = ()
+    truth_areas: Mapping[int, int] | None = None
+    pairs: Pairs | None = None
+
+    def overlaps(self, num_classes: int) -> Overlaps:
+        """The scene's overlaps; of several crowds of a class only the last one excuses, as in panopticapi."""
+        pairs = self.pairs if self.pairs is not None else count_overlaps(self.prediction, self.truth)
+        true_ids, predicted_ids, totals = pairs
+        row_ids = sorted({VOID, *true_ids.tolist(), *self.crowd_ids, *(self.truth_areas or ())})
+        column_ids = sorted({VOID, *predicted_ids.tolist()})
+        areas = np.zeros((1, len(row_ids), len(column_ids)), dtype=np.int64)
+        areas[0, np.searchsorted(row_ids, true_ids), np.searchsorted(column_ids, predicted_ids)] = totals
+        row_classes = classes_of(row_ids, self.truth_classes, num_classes, "truth")
+        column_classes = classes_of(column_ids, self.prediction_classes, num_classes, "prediction")
+        crowds = np.searchsorted(row_ids, np.array(list(self.crowd_ids), dtype=np.int64))
+        is_crowd = np.zeros(len(row_ids), dtype=bool)
+        is_crowd[crowds] = True
+        excuses = np.zeros((1, num_classes), dtype=np.int64)
+        excuses[0, row_classes[crowds]] = crowds
+        given = self.truth_areas
+        truth_areas = areas.sum(2) if given is None else np.array([[given.get(identity, 0) for identity in row_ids]])
+        return Overlaps(areas, row_classes, column_classes, is_crowd, excuses, truth_areas)
 
 
 def classes_of(ids: Sequence[int], classes: Mapping[int, int], num_classes: int, name: str) -> NDArray[np.int64]:
@@ -206,77 +267,11 @@ def classes_of(ids: Sequence[int], classes: Mapping[int, int], num_classes: int,
     return labels
 
 
-def count_matches(
-    prediction: NDArray[np.integer],
-    truth: NDArray[np.integer],
-    prediction_classes: Mapping[int, int],
-    truth_classes: Mapping[int, int],
-    *,
-    num_classes: int,
-    crowd_ids: Sequence[int] = (),
-    truth_areas: Mapping[int, int] | None = None,
-    pairs: Pairs | None = None,
-) -> PanopticCounts:
-    """Match the segments of one picture or clip: same class and IoU above 0.5.
+class SegmentMetric(ABC):
+    """How `Segments` come into a metric of id maps.
 
-    prediction, truth: id maps of one shape, 0 = void. *_classes: class of each id that occurs, -1 for none. crowd_ids:
-    ids of `truth` that are crowds: they are never matched or missed. The void part of a prediction is left out of its
-    union, and one that lies mostly in void or in a crowd of its class is not counted at all; of several crowds of a
-    class only the last one excuses predictions, as in panopticapi. truth_areas: areas of the true segments where they
-    are not to be counted in `truth`; segments that are only here are missed. pairs: what `count_overlaps` has found in
-    these maps, where that is known.
+    Which classes are things is given, or learnt from the first annotation; another answer later is an error.
     """
-    overlaps = overlaps_of(
-        prediction,
-        truth,
-        prediction_classes,
-        truth_classes,
-        num_classes=num_classes,
-        crowd_ids=tuple(crowd_ids),
-        truth_areas=truth_areas,
-        pairs=pairs,
-    )
-    return match_overlaps(overlaps, num_classes)
-
-
-def qualities(counts: PanopticCounts) -> dict[str, NDArray[np.float64]]:
-    """`pq`, `sq`, `rq` per class (K,), NaN for classes that occur nowhere; sq is 0 without a match."""
-    hits = counts.true_positives
-    weight = hits + 0.5 * counts.false_positives + 0.5 * counts.false_negatives
-    occurs = weight > 0
-    missing = np.full(len(hits), np.nan)
-    return {
-        "pq": np.divide(counts.iou, weight, out=missing.copy(), where=occurs),
-        "sq": np.where(occurs, counts.iou / np.maximum(hits, 1), np.nan),
-        "rq": np.divide(hits, weight, out=missing.copy(), where=occurs),
-    }
-
-
-def class_table(counts: PanopticCounts) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
-    """Per class (K,): `pq`, `sq`, `rq` (NaN where the class occurs nowhere), `iou` (summed), `tp`, `fp`, `fn`."""
-    return {
-        **qualities(counts),
-        "iou": counts.iou.copy(),
-        "tp": counts.true_positives.copy(),
-        "fp": counts.false_positives.copy(),
-        "fn": counts.false_negatives.copy(),
-    }
-
-
-def average(counts: PanopticCounts, is_thing: Sequence[bool] | None) -> dict[str, float]:
-    """`pq`, `sq`, `rq` over the classes that occur, then the same with `_things` and `_stuff`; NaN where none occurs.
-
-    Without is_thing every class is a thing.
-    """
-    values = qualities(counts)
-    things = np.array(is_thing if is_thing is not None else [True] * len(counts.iou), dtype=bool)
-    figures = {name: _mean(per_class) for name, per_class in values.items()}
-    figures |= {f"{name}_things": _mean(per_class[things]) for name, per_class in values.items()}
-    return figures | {f"{name}_stuff": _mean(per_class[~things]) for name, per_class in values.items()}
-
-
-class LabelSpaceMemory:
-    """Which classes are things: given, or learnt from the first annotation; another answer later is an error."""
 
     def __init__(self, num_classes: int, is_thing: Sequence[bool] | None = None) -> None:
         if num_classes < 1:
@@ -286,26 +281,13 @@ class LabelSpaceMemory:
         self.num_classes = num_classes
         self.is_thing: tuple[bool, ...] | None = None if is_thing is None else tuple(map(bool, is_thing))
 
-    def _remember_things(self, is_thing: tuple[bool, ...]) -> None:
-        if self.is_thing not in (None, is_thing):
-            raise ValueError("the annotations disagree on which classes are things: use one metric per label space")
-        self.is_thing = is_thing
-
-    def _agree(self, other: LabelSpaceMemory) -> None:
-        if other.num_classes != self.num_classes:
-            raise ValueError(f"cannot merge a metric of {other.num_classes} classes into one of {self.num_classes}")
-        if other.is_thing is not None:
-            self._remember_things(other.is_thing)
-
-
-class PanopticQuality(LabelSpaceMemory):
-    """Panoptic quality. A clip's segments are matched as tubes through all its frames."""
-
-    def __init__(self, num_classes: int, is_thing: Sequence[bool] | None = None) -> None:
-        super().__init__(num_classes, is_thing)
-        self.counts = PanopticCounts.zeros(num_classes)
-
-    def update(self, prediction: Segments, annotation: Annotation) -> None:
+    def update(
+        self,
+        prediction: Segments,
+        annotation: Annotation,
+        *,
+        key: Hashable = None,  # noqa: ARG002 - part of the contract
+    ) -> None:
         """Count one sample. Segments without a class (label -1) are not judged."""
         require_classes(annotation, self.num_classes)
         self._remember_things(annotation.is_thing)
@@ -313,6 +295,37 @@ class PanopticQuality(LabelSpaceMemory):
         truth, classes, crowds = number_segments(annotation)
         predicted = dict(zip(prediction.ids.tolist(), prediction.labels.tolist(), strict=True))
         self.update_maps(ids, truth, predicted, classes, crowd_ids=crowds)
+
+    @abstractmethod
+    def update_maps(
+        self,
+        prediction: NDArray[np.integer],
+        truth: NDArray[np.integer],
+        prediction_classes: Mapping[int, int],
+        truth_classes: Mapping[int, int],
+        *,
+        crowd_ids: Sequence[int] = (),
+    ) -> None:
+        """Count one sample given as id maps (T, H, W), 0 = void, and the class of each id that occurs."""
+
+    def _remember_things(self, is_thing: tuple[bool, ...]) -> None:
+        if self.is_thing not in (None, is_thing):
+            raise ValueError("the annotations disagree on which classes are things: use one metric per label space")
+        self.is_thing = is_thing
+
+    def _agree(self, other: SegmentMetric) -> None:
+        if other.num_classes != self.num_classes:
+            raise ValueError(f"cannot merge a metric of {other.num_classes} classes into one of {self.num_classes}")
+        if other.is_thing is not None:
+            self._remember_things(other.is_thing)
+
+
+class PanopticQuality(SegmentMetric):
+    """Panoptic quality. A clip's segments are matched as tubes through all its frames."""
+
+    def __init__(self, num_classes: int, is_thing: Sequence[bool] | None = None) -> None:
+        super().__init__(num_classes, is_thing)
+        self.counts = PanopticCounts.zeros(num_classes)
 
     def update_maps(
         self,
@@ -322,24 +335,13 @@ class PanopticQuality(LabelSpaceMemory):
         truth_classes: Mapping[int, int],
         *,
         crowd_ids: Sequence[int] = (),
-        truth_areas: Mapping[int, int] | None = None,
-        pairs: Pairs | None = None,
     ) -> None:
-        """Count one picture or clip given as id maps; see `count_matches`."""
-        self.counts.add(
-            self._count(
-                prediction,
-                truth,
-                prediction_classes,
-                truth_classes,
-                num_classes=self.num_classes,
-                crowd_ids=crowd_ids,
-                truth_areas=truth_areas,
-                pairs=pairs,
-            )
-        )
+        """Count one picture or clip given as id maps of one shape; see `Scene`."""
+        self.update_scene(Scene(prediction, truth, prediction_classes, truth_classes, crowd_ids))
 
-    _count = staticmethod(count_matches)
+    def update_scene(self, scene: Scene) -> None:
+        """Count one picture or clip."""
+        self.counts.add(match_overlaps(scene.overlaps(self.num_classes), self.num_classes))
 
     def merge(self, other: Self) -> None:
         """Add what another process has counted."""
@@ -348,11 +350,11 @@ class PanopticQuality(LabelSpaceMemory):
 
     def compute(self) -> dict[str, float]:
         """`pq`, `sq`, `rq` averaged over the classes that occur, then `_things` and `_stuff`; NaN where none occurs."""
-        return average(self.counts, self.is_thing)
+        return self.counts.average(self.is_thing)
 
-    def per_class(self) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
+    def per_class(self) -> dict[str, NDArray[Any]]:
         """Per class (K,): `pq`, `sq`, `rq` (NaN where the class occurs nowhere), `iou` (summed), `tp`, `fp`, `fn`."""
-        return class_table(self.counts)
+        return self.counts.per_class()
 
 
 def number_segments(annotation: Annotation) -> tuple[NDArray[np.int32], dict[int, int], list[int]]:
@@ -380,7 +382,3 @@ def _checked_ids(ids: NDArray[np.integer], name: str, bits: int) -> NDArray[np.i
     if len(ids) and (ids.min() < 0 or ids.max() > MAX_ID):
         raise ValueError(f"{name} holds ids from {ids.min()} to {ids.max()}: expected 0 (void) to {MAX_ID}")
     return ids.astype(np.int64)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")

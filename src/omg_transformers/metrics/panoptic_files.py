@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from omg_transformers.metrics.boundary import BoundaryPanopticQuality
-from omg_transformers.metrics.panoptic import VOID, PanopticQuality, count_overlaps
+from omg_transformers.metrics.panoptic import VOID, PanopticQuality, Scene, count_overlaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,13 +39,9 @@ class PanopticScore:
         """The figures of the metric, see `PanopticQuality.compute`."""
         return self.metric.compute()
 
-    def per_class(self) -> dict[int, dict[str, float]]:
-        """By category id: `pq`, `sq`, `rq` (NaN where the category occurs nowhere), `iou`, `tp`, `fp`, `fn`."""
-        table = self.metric.per_class()
-        return {
-            category: {name: column[index].item() for name, column in table.items()}
-            for index, category in enumerate(self.category_ids)
-        }
+    def per_class(self) -> dict[str, NDArray[Any]]:
+        """Columns of the metric, see `PanopticQuality.per_class`; row i is the category `category_ids[i]`."""
+        return self.metric.per_class()
 
 
 class PanopticFiles:
@@ -115,14 +111,16 @@ class PanopticFiles:
             truth_ids, predicted_ids = truth_ids & np.uint32(ID_BITS), predicted_ids & np.uint32(ID_BITS)
         # panopticapi believes the areas written in the truth's JSON, even where the PNG has others.
         areas = {segment["id"]: segment["area"] for segment in segments if "area" in segment}
-        metric.update_maps(
-            predicted_ids,
-            truth_ids,
-            predicted_classes,
-            truth_classes,
-            crowd_ids=[segment["id"] for segment in segments if segment.get("iscrowd")],
-            truth_areas=areas if len(areas) == len(segments) else None,
-            pairs=pairs,
+        metric.update_scene(
+            Scene(
+                predicted_ids,
+                truth_ids,
+                predicted_classes,
+                truth_classes,
+                crowd_ids=[segment["id"] for segment in segments if segment.get("iscrowd")],
+                truth_areas=areas if len(areas) == len(segments) else None,
+                pairs=pairs,
+            )
         )
 
     def _classes(self, record: dict[str, Any], source: Path) -> dict[int, int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from omg_transformers.metrics.maps import decode
+from omg_transformers.metrics.ratios import ratios
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -31,15 +32,16 @@ def mask_iou(prediction: NDArray[np.bool_], truth: NDArray[np.bool_], ignore: ND
 class MeanPromptIoU:
     """Mean IoU over prompts. Prompt i asks for segment i of those that are no crowd and occur in the picture.
 
-    Give each kind of prompt (one click, one box) a metric of its own. Keeps three numbers per class.
+    Give each kind of prompt (one click, one box) a metric of its own. num_classes: larger labels are an error; None:
+    there are as many classes as the largest label says. Keeps three numbers per class.
     """
 
-    def __init__(self) -> None:
-        self.total = 0.0
-        self.good = 0
-        self.count = 0
-        # Per class (-1: none) its prompts, and their IoUs and good ones summed.
-        self.classes: dict[int, list[float]] = {}
+    def __init__(self, num_classes: int | None = None) -> None:
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}: expected at least 1, or None")
+        self.num_classes = num_classes
+        # Per class (row 0: none) the number of prompts, and their IoUs and good ones summed.
+        self.sums = np.zeros((1 + (num_classes or 0), 3))
 
     def update(
         self,
@@ -73,7 +75,7 @@ class MeanPromptIoU:
     ) -> None:
         """Count one sample given as bool masks of one shape: mask i of `predictions` answers mask i of `truths`.
 
-        labels: the class of each, for the table. name: of the sample, for errors.
+        labels: the class of each, -1 for none. name: of the sample, for errors.
         """
         if len(predictions) != len(truths) or (labels is not None and len(labels) != len(truths)):
             counts = f"{len(predictions)} predictions for {len(truths)} masks"
@@ -90,37 +92,38 @@ class MeanPromptIoU:
 
     def merge(self, other: Self) -> None:
         """Add what another process has counted."""
-        self.total += other.total
-        self.good += other.good
-        self.count += other.count
-        for label, sums in other.classes.items():
-            own = self.classes.setdefault(label, [0, 0.0, 0])
-            own[:] = [mine + theirs for mine, theirs in zip(own, sums, strict=True)]
+        if other.num_classes != self.num_classes:
+            raise ValueError(f"cannot merge a metric of {other.num_classes} classes into one of {self.num_classes}")
+        self._make_room(len(other.sums))
+        self.sums[: len(other.sums)] += other.sums
+
+    @property
+    def count(self) -> int:
+        """Number of prompts."""
+        return int(self.sums[:, 0].sum())
 
     def compute(self) -> dict[str, float]:
         """`iou`: mean over prompts. `recall_50`: share of prompts with an IoU above 0.5."""
-        if not self.count:
-            return {"iou": float("nan"), "recall_50": float("nan")}
-        return {"iou": self.total / self.count, "recall_50": self.good / self.count}
+        return {name: float(column[0]) for name, column in _columns(self.sums.sum(0, keepdims=True)).items()}
 
-    def table(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """One row per class that occurs: `name` ("" without class), `prompts`, `iou`, `recall_50`."""
-        return [
-            {
-                "name": "" if label < 0 else names[label] if names is not None else str(label),
-                "prompts": int(count),
-                "iou": total / count,
-                "recall_50": good / count,
-            }
-            for label, (count, total, good) in sorted(self.classes.items())
-        ]
+    def per_class(self) -> dict[str, NDArray[Any]]:
+        """Per class (K,): `iou` and `recall_50`, NaN for classes without a prompt, and the number of `prompts`."""
+        return {**_columns(self.sums[1:]), "prompts": self.sums[1:, 0].astype(np.int64)}
 
     def _add(self, iou: float, label: int) -> None:
-        self.total += iou
-        self.good += iou > 0.5
-        self.count += 1
-        sums = self.classes.setdefault(label, [0, 0.0, 0])
-        sums[:] = [sums[0] + 1, sums[1] + iou, sums[2] + (iou > 0.5)]
+        self._make_room(label + 2)
+        self.sums[max(label, -1) + 1] += 1, iou, iou > 0.5
+
+    def _make_room(self, num_rows: int) -> None:
+        missing = num_rows - len(self.sums)
+        if missing > 0 and self.num_classes is not None:
+            raise ValueError(f"a prompt has class {num_rows - 2}, the metric counts {self.num_classes} classes")
+        self.sums = np.pad(self.sums, ((0, max(0, missing)), (0, 0)))
+
+
+def _columns(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    count, iou, good = sums.T
+    return {"iou": ratios(iou, count), "recall_50": ratios(good, count)}
 
 
 def _stack(rles: tuple[RLE | None, ...], shape: tuple[int, int, int]) -> NDArray[np.bool_]:

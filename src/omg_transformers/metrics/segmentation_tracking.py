@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from omg_transformers.metrics.panoptic import classes_of
-from omg_transformers.metrics.video_panoptic import TubeMetric, TubeOverlaps
+from omg_transformers.metrics.ratios import ratios
+from omg_transformers.metrics.semantic import class_ious
+from omg_transformers.metrics.video_panoptic import LabelledTubes, TubeMetric
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -71,13 +72,6 @@ def count_tubes(
     return counts
 
 
-def class_ious(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IoU per class (K,), NaN where it occurs neither in truth nor in predictions. confusion: (K, K + 1)."""
-    hits = np.diagonal(confusion)
-    unions = confusion.sum(1) + confusion[:, :-1].sum(0) - hits
-    return np.divide(hits, unions, out=np.full(len(hits), np.nan), where=unions > 0)
-
-
 class SegmentationTrackingQuality(TubeMetric):
     """STQ (Weber et al. 2021), as deeplab2 counts it: the geometric mean of association and segmentation quality.
 
@@ -91,13 +85,13 @@ class SegmentationTrackingQuality(TubeMetric):
     def __init__(self, num_classes: int, is_thing: Sequence[bool] | None = None) -> None:
         super().__init__(num_classes, is_thing)
         self.counts = TubeCounts.zeros(num_classes)
-        self.sequences: list[dict[str, float]] = []
+        self.videos: list[dict[str, float]] = []
 
     def merge(self, other: Self) -> None:
         """Add what another process has counted."""
         self._agree(other)
         self.counts.add(other.counts)
-        self.sequences += other.sequences
+        self.videos += other.videos
 
     def compute(self) -> dict[str, float]:
         """`stq`, `aq`, `sq` (mean IoU of classes) in [0, 1] over all videos; NaN before the first labelled pixel."""
@@ -105,33 +99,21 @@ class SegmentationTrackingQuality(TubeMetric):
 
     def per_class(self) -> dict[str, NDArray[np.float64]]:
         """Per class (K,): `iou`, NaN where it occurs nowhere, and `aq`, NaN where it has no true tube."""
-        missing = np.full(self.num_classes, np.nan)
-        tubes = self.counts.num_tubes
         return {
             "iou": class_ious(self.counts.confusion),
-            "aq": np.divide(self.counts.association, tubes, out=missing, where=tubes > 0),
+            "aq": ratios(self.counts.association, self.counts.num_tubes),
         }
 
-    def per_sequence(self) -> list[dict[str, float]]:
-        """`stq`, `aq`, `sq` and `num_frames` of each video, in the order in which they were counted."""
-        return [dict(sequence) for sequence in self.sequences]
+    def per_video(self) -> list[dict[str, float]]:
+        """One row per video, in the order in which they were counted: `stq`, `aq`, `sq` and `frames`."""
+        return [dict(video) for video in self.videos]
 
-    def _count_video(
-        self,
-        tubes: TubeOverlaps,
-        prediction_classes: Mapping[int, int],
-        truth_classes: Mapping[int, int],
-        crowd_ids: Sequence[int],
-    ) -> None:
-        counts = count_tubes(
-            tubes.total(),
-            classes_of(list(tubes.rows), truth_classes, self.num_classes, "truth"),
-            classes_of(list(tubes.columns), prediction_classes, self.num_classes, "prediction"),
-            np.array(self._things(), dtype=bool),
-            np.isin(list(tubes.rows), list(crowd_ids)),
-        )
+    def _count_video(self, tubes: LabelledTubes) -> None:
+        is_thing = np.array(self._things(), dtype=bool)
+        table = tubes.overlaps.total()
+        counts = count_tubes(table, tubes.truth_classes, tubes.prediction_classes, is_thing, tubes.is_crowd)
         self.counts.add(counts)
-        self.sequences.append({**_figures(counts), "num_frames": tubes.num_frames})
+        self.videos.append({**_figures(counts), "frames": tubes.overlaps.num_frames})
 
 
 def _figures(counts: TubeCounts) -> dict[str, float]:

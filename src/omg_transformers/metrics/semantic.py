@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from omg_transformers.metrics.maps import id_map_of, paint_segments, require_classes
+from omg_transformers.metrics.maps import id_map_of, labels_by_id, paint_segments, require_classes
+from omg_transformers.metrics.ratios import mean_of_known, ratios
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable
 
     from numpy.typing import NDArray
 
@@ -51,12 +52,15 @@ def count_all_pixels(
     return counts.astype(np.int64, copy=False).reshape(side + 1, side)[:-1]
 
 
-def class_ious(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """IoU per class (K,) from `count_pixels` or `count_all_pixels`; NaN for classes that occur nowhere in them."""
+def class_ious(confusion: NDArray[np.number]) -> NDArray[np.float64]:
+    """IoU per class (K,), NaN for classes that occur nowhere.
+
+    confusion: pixels by true and predicted class as of `count_pixels`, (K, K + 1), or `count_all_pixels`.
+    """
     num_classes = confusion.shape[1] - 1
     hits = np.diagonal(confusion)[:num_classes]
     union = confusion[:num_classes].sum(1) + confusion[:, :num_classes].sum(0) - hits
-    return _ratios(hits, union)
+    return ratios(hits, union)
 
 
 def reduce_labels(truth: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -96,7 +100,13 @@ class MeanIoU:
         # Predicted pixels per class whose truth is neither a class nor `ignore_index`.
         self.strays = np.zeros(num_classes, dtype=np.int64)
 
-    def update(self, prediction: Segments, annotation: Annotation) -> None:
+    def update(
+        self,
+        prediction: Segments,
+        annotation: Annotation,
+        *,
+        key: Hashable = None,  # noqa: ARG002 - part of the contract
+    ) -> None:
         """Count one sample. Pixels without a predicted class are misses; void does not count; a crowd has its class."""
         require_classes(annotation, self.num_classes)
         self.confusion += count_pixels(*class_maps(prediction, annotation), self.num_classes)
@@ -135,41 +145,30 @@ class MeanIoU:
         hits, total = np.diagonal(self.confusion), int(labelled.sum())
         weighted = float(np.nansum(labelled * ious) / total) if total else float("nan")
         return {
-            "miou": _mean(ious),
+            "miou": mean_of_known(ious),
             "pixel_accuracy": float(hits.sum() / total) if total else float("nan"),
-            "mean_accuracy": _mean(_ratios(hits, labelled)),
+            "mean_accuracy": mean_of_known(ratios(hits, labelled)),
             "frequency_weighted_iou": weighted,
         }
 
-    def table(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """One row per class: `name`, `iou`, `accuracy`, and pixels `hit`, `true` and `predicted`."""
-        if names is not None and len(names) != self.num_classes:
-            raise ValueError(f"names has {len(names)} entries: expected one per class, {self.num_classes}")
+    def per_class(self) -> dict[str, NDArray[Any]]:
+        """Per class (K,): `iou` and `accuracy`, NaN where undefined, and pixels `hit`, `true` and `predicted`."""
         hits, labelled = np.diagonal(self.confusion), self.confusion.sum(1)
-        predicted = self.confusion[:, :-1].sum(0) + self.strays
-        ious, accuracies = self.ious(), _ratios(hits, labelled)
-        return [
-            {
-                "name": names[index] if names is not None else str(index),
-                "iou": float(ious[index]),
-                "accuracy": float(accuracies[index]),
-                "hit": int(hits[index]),
-                "true": int(labelled[index]),
-                "predicted": int(predicted[index]),
-            }
-            for index in range(self.num_classes)
-        ]
+        return {
+            "iou": self.ious(),
+            "accuracy": ratios(hits, labelled),
+            "hit": hits.copy(),
+            "true": labelled,
+            "predicted": self.confusion[:, :-1].sum(0) + self.strays,
+        }
 
 
 def class_maps(prediction: Segments, annotation: Annotation) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """The predicted and the true class (T, H, W) at each pixel, -1 = none. Single objects cover crowds."""
     ids = id_map_of(prediction, annotation)
-    labels = prediction.labels.detach().cpu().numpy()
-    table = np.full(max(1, int(prediction.ids.max()) + 1) if len(labels) else 1, -1, dtype=np.int64)
-    table[prediction.ids.detach().cpu().numpy()] = labels
     crowds_first = sorted(annotation.segments, key=lambda segment: not segment.is_crowd)
     truth = paint_segments(((segment.category_id, segment.masks) for segment in crowds_first), ids.shape, empty=-1)
-    return table[ids], truth
+    return labels_by_id(prediction)[ids], truth
 
 
 def require_maps(prediction: NDArray[Any], truth: NDArray[Any], name: str = "") -> None:
@@ -201,11 +200,3 @@ def _renumber(values: NDArray[np.int64], num_classes: int, step: int, ignore_ind
     if ignore_index is not None:
         numbered[values == ignore_index] = num_classes + 1
     return numbered * step
-
-
-def _ratios(parts: NDArray[np.int64], wholes: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.divide(parts, wholes, out=np.full(len(parts), np.nan), where=wholes > 0)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")

@@ -14,7 +14,7 @@ from omg_transformers.metrics.maps import decode
 from omg_transformers.metrics.semantic import require_maps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -94,12 +94,14 @@ class VideoObjectQuality:
         self.bound_th = bound_th
         self.objects: list[ObjectQuality] = []
         self.skipped: list[str] = []
+        self._names: set[str] = set()
 
-    def update(self, prediction: Segments, annotation: Annotation, *, name: str = "") -> None:
+    def update(self, prediction: Segments, annotation: Annotation, *, key: Hashable = None) -> None:
         """Count one clip. Its objects are the annotation's segments that are no crowd, in order; crowds are void.
 
-        prediction: may overlap; missing ones count as empty. name: of the sequence, for errors and table.
+        prediction: may overlap; missing ones count as empty. key: the sequence's name, for errors and `per_object`.
         """
+        name = "" if key is None else str(key)
         size, num_frames = tuple(annotation.size), annotation.num_frames
         lengths = (
             {len(rles) for rles in prediction.rles or ()} if prediction.id_map is None else {len(prediction.id_map)}
@@ -125,7 +127,7 @@ class VideoObjectQuality:
     ) -> None:
         """Count one sequence: id maps (T, H, W), 0 = background; 255 = void in `truth`.
 
-        name: of the sequence, for errors and table. frame_names: of the T frames, for errors.
+        name: of the sequence, for errors and `per_object`. frame_names: of the T frames, for errors.
         """
         prediction, truth = np.asarray(prediction), np.asarray(truth)
         require_maps(prediction, truth, name)
@@ -162,8 +164,9 @@ class VideoObjectQuality:
         )
         if own != theirs:
             raise ValueError(f"other is set to {theirs}, this metric to {own}: their figures cannot be averaged")
-        for name in {quality.sequence for quality in other.objects}:
+        for name in other._names:
             self._require_new(name)
+        self._names |= other._names
         self.objects += other.objects
         self.skipped += other.skipped
 
@@ -173,7 +176,7 @@ class VideoObjectQuality:
         figures = {key: float(np.mean([row[key] for row in rows])) if rows else float("nan") for key in FIGURES}
         return {"j_and_f": (figures["j_mean"] + figures["f_mean"]) / 2, **figures}
 
-    def table(self) -> list[dict[str, Any]]:
+    def per_object(self) -> list[dict[str, Any]]:
         """One row per object: `sequence`, `object`, `proposal` (0: none was left for it), `frames`, its six figures."""
         return [
             {
@@ -197,7 +200,7 @@ class VideoObjectQuality:
         return self.max_proposals if self.task == "unsupervised" else num_objects
 
     def _require_new(self, name: str) -> None:
-        if name and any(quality.sequence == name for quality in self.objects):
+        if name in self._names:
             raise ValueError(f"sequence {name} has been counted already: each sequence counts once")
 
     def _require_sequence(self, name: str, num_objects: int, num_frames: int) -> None:
@@ -245,6 +248,7 @@ class VideoObjectQuality:
             rows, columns = linear_sum_assignment(-(means[..., 0] + means[..., 1]) / 2)
             chosen = rows[np.argsort(columns)]
             scores = scores[chosen, np.arange(num_objects)]
+        self._names |= {name} - {""}
         self.objects += [
             ObjectQuality(name, number, int(guess) + 1 if guess < num_predicted else 0, *scores[number - 1])
             for number, guess in enumerate(chosen, 1)

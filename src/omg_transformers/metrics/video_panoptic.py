@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from omg_transformers.metrics.maps import id_map_of, require_classes
 from omg_transformers.metrics.panoptic import (
     MAX_ID,
     VOID,
-    LabelSpaceMemory,
     Overlaps,
     PanopticCounts,
-    average,
-    class_table,
+    SegmentMetric,
     classes_of,
     count_overlaps,
     match_overlaps,
-    number_segments,
 )
 
 if TYPE_CHECKING:
@@ -27,8 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from omg_transformers.structures import Annotation, Segments
-
+Value = TypeVar("Value")
 WINDOWS = (1, 2, 4, 6)
 # 64 MiB of int64: longer videos are summed up piece by piece.
 MAX_CELLS = 2**23
@@ -136,24 +132,34 @@ def joined_classes(ids: Iterable[int], num_classes: int) -> dict[int, int]:
     return {identity: (identity - 1) % num_classes for identity in ids if identity != VOID}
 
 
-class TubeMetric(LabelSpaceMemory):
+@dataclass(frozen=True, slots=True)
+class LabelledTubes:
+    """The tubes of one video, true ones in rows and predicted ones in columns, and what they are.
+
+    truth_classes: (G,), prediction_classes: (P,), -1 for void and for tubes without a class. crowd_rows: in the order
+    in which the truth lists its crowds.
+    """
+
+    overlaps: TubeOverlaps
+    truth_classes: NDArray[np.int64]
+    prediction_classes: NDArray[np.int64]
+    crowd_rows: list[int]
+
+    @property
+    def is_crowd(self) -> NDArray[np.bool_]:
+        """(G,)."""
+        return np.isin(np.arange(len(self.truth_classes)), self.crowd_rows)
+
+
+class TubeMetric(SegmentMetric):
     """How videos come into a metric; what it counts of a video's overlaps is the subclass's."""
 
     zero_is_crowd = False
 
-    def update(self, prediction: Segments, annotation: Annotation) -> None:
-        """Count one video. Segments without a class (label -1) are not judged."""
-        require_classes(annotation, self.num_classes)
-        self._remember_things(annotation.is_thing)
-        ids = id_map_of(prediction, annotation)
-        truth, classes, crowds = number_segments(annotation)
-        predicted = dict(zip(prediction.ids.tolist(), prediction.labels.tolist(), strict=True))
-        self.update_maps(ids, truth, predicted, classes, crowd_ids=crowds)
-
     def update_maps(
         self,
-        predictions: Iterable[NDArray[np.integer]],
-        truths: Iterable[NDArray[np.integer]],
+        prediction: Iterable[NDArray[np.integer]],
+        truth: Iterable[NDArray[np.integer]],
         prediction_classes: Mapping[int, int],
         truth_classes: Mapping[int, int],
         *,
@@ -168,8 +174,8 @@ class TubeMetric(LabelSpaceMemory):
             raise ValueError(
                 f"crowd_ids holds {unknown[0]}, truth_classes has no such id: give the class of every crowd"
             )
-        tubes = TubeOverlaps.of_frames(predictions, truths)
-        self._count_video(tubes, prediction_classes, truth_classes, crowd_ids)
+        tubes = TubeOverlaps.of_frames(prediction, truth)
+        self.update_tubes(tubes, prediction_classes, truth_classes, crowd_ids=crowd_ids)
 
     def update_class_maps(
         self,
@@ -199,24 +205,31 @@ class TubeMetric(LabelSpaceMemory):
         crowd_ids = [1 + label + self.num_classes * number for label, number in crowds]
         if self.zero_is_crowd:
             crowd_ids += [1 + label for label, is_thing in enumerate(self._things()) if is_thing]
-        self._count_video(
+        predicted, true = (joined_classes(ids, self.num_classes) for ids in (tubes.columns, tubes.rows))
+        self.update_tubes(tubes, predicted, true, crowd_ids=crowd_ids)
+
+    def update_tubes(
+        self,
+        tubes: TubeOverlaps,
+        prediction_classes: Mapping[int, int],
+        truth_classes: Mapping[int, int],
+        *,
+        crowd_ids: Sequence[int] = (),
+    ) -> None:
+        """Count one video whose frames `tubes` has counted; see `update_maps`. Several metrics can share `tubes`."""
+        labelled = LabelledTubes(
             tubes,
-            joined_classes(tubes.columns, self.num_classes),
-            joined_classes(tubes.rows, self.num_classes),
-            [crowd for crowd in crowd_ids if crowd in tubes.rows],
+            classes_of(list(tubes.rows), truth_classes, self.num_classes, "truth"),
+            classes_of(list(tubes.columns), prediction_classes, self.num_classes, "prediction"),
+            [tubes.rows[crowd] for crowd in crowd_ids if crowd in tubes.rows],
         )
+        self._count_video(labelled)
 
     def _things(self) -> tuple[bool, ...]:
         return self.is_thing if self.is_thing is not None else (True,) * self.num_classes
 
     @abstractmethod
-    def _count_video(
-        self,
-        tubes: TubeOverlaps,
-        prediction_classes: Mapping[int, int],
-        truth_classes: Mapping[int, int],
-        crowd_ids: Sequence[int],
-    ) -> None:
+    def _count_video(self, tubes: LabelledTubes) -> None:
         """Count the tubes of one video."""
 
 
@@ -251,55 +264,44 @@ class VideoPanopticQuality(TubeMetric):
         """`vpq`, `vpq_things`, `vpq_stuff`: means over the windows; then for each window k `vpq_k`, `vpq_k_things`,
         `sq_k`, `rq_k` .. NaN for a window that no video is long enough for, and for means that contain it.
         """
-        figures = {window: average(counts, self.is_thing) for window, counts in self.counts.items()}
+        figures = self._averages()
         means = {
             self.name + group: float(np.mean([values[f"pq{group}"] for values in figures.values()]))
             for group in ("", "_things", "_stuff")
         }
         return means | self._by_window(figures)
 
-    def per_class(self) -> dict[int, dict[str, NDArray[np.float64] | NDArray[np.int64]]]:
-        """By window: per class (K,) `pq`, `sq`, `rq`, NaN where it occurs nowhere; `iou` (summed), `tp`, `fp`, `fn`."""
-        return {window: class_table(counts) for window, counts in self.counts.items()}
+    def per_class(self) -> dict[str, NDArray[Any]]:
+        """Per class (K,): `vpq`, the mean over the windows; then for each window k `vpq_k`, `sq_k`, `rq_k`, `iou_k`,
+        `tp_k`, `fp_k`, `fn_k` as in `PanopticQuality.per_class`. NaN where the class does not occur in every window.
+        """
+        tables = {window: counts.per_class() for window, counts in self.counts.items()}
+        return {self.name: np.mean([table["pq"] for table in tables.values()], axis=0)} | self._by_window(tables)
 
-    def _by_window(self, figures: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    def _averages(self) -> dict[int, dict[str, float]]:
+        return {window: counts.average(self.is_thing) for window, counts in self.counts.items()}
+
+    def _by_window(self, tables: Mapping[int, Mapping[str, Value]]) -> dict[str, Value]:
+        """One flat table: `pq_things` of window 2 becomes `vpq_2_things`."""
         return {
-            f"{key[:2].replace('pq', self.name)}_{window}{key[2:]}": value
-            for window, values in figures.items()
-            for key, value in values.items()
+            "_".join([key.replace("pq", self.name), str(window), *group]): value
+            for window, table in tables.items()
+            for (key, *group), value in ((name.split("_"), value) for name, value in table.items())
         }
 
-    def _count_video(
-        self,
-        tubes: TubeOverlaps,
-        prediction_classes: Mapping[int, int],
-        truth_classes: Mapping[int, int],
-        crowd_ids: Sequence[int],
-    ) -> None:
-        if tubes.is_weighted:
+    def _count_video(self, tubes: LabelledTubes) -> None:
+        if tubes.overlaps.is_weighted:
             raise ValueError("weights are given, but panoptic quality counts whole pixels: leave them out")
-        row_classes = classes_of(list(tubes.rows), truth_classes, self.num_classes, "truth")
-        column_classes = classes_of(list(tubes.columns), prediction_classes, self.num_classes, "prediction")
-        crowd_rows = [tubes.rows[crowd] for crowd in crowd_ids if crowd in tubes.rows]
         for window, counts in self.counts.items():
-            for frames in tubes.dense(window):
+            for frames in tubes.overlaps.dense(window):
                 self.num_windows[window] += len(frames) - window + 1
-                counts.add(self._count_windows(frames, window, row_classes, column_classes, crowd_rows))
+                counts.add(self._count_windows(frames, window, tubes))
 
-    def _count_windows(
-        self,
-        frames: NDArray[np.int64],
-        window: int,
-        row_classes: NDArray[np.int64],
-        column_classes: NDArray[np.int64],
-        crowd_rows: Sequence[int],
-    ) -> PanopticCounts:
+    def _count_windows(self, frames: NDArray[np.int64], window: int, tubes: LabelledTubes) -> PanopticCounts:
         areas = sum_windows(frames, window)
-        is_crowd = np.zeros(len(row_classes), dtype=bool)
-        is_crowd[list(crowd_rows)] = True
-        excuses = _excuses(frames, window, row_classes, crowd_rows, self.num_classes)
-        overlaps = Overlaps(areas, row_classes, column_classes, is_crowd, excuses, areas.sum(2))
-        return match_overlaps(overlaps, self.num_classes)
+        excuses = _excuses(frames, window, tubes, self.num_classes)
+        classes = tubes.truth_classes, tubes.prediction_classes
+        return match_overlaps(Overlaps(areas, *classes, tubes.is_crowd, excuses, areas.sum(2)), self.num_classes)
 
 
 class OMGSegVideoPanopticQuality(VideoPanopticQuality):
@@ -317,16 +319,14 @@ class OMGSegVideoPanopticQuality(VideoPanopticQuality):
         """For each window k `omgseg_vpq_k`, `sq_k`, `rq_k`, and these of `_things` and `_stuff`. The original has no
         mean over windows.
         """
-        return self._by_window({window: average(counts, self.is_thing) for window, counts in self.counts.items()})
+        return self._by_window(self._averages())
 
-    def _count_windows(
-        self,
-        frames: NDArray[np.int64],
-        window: int,
-        row_classes: NDArray[np.int64],
-        column_classes: NDArray[np.int64],
-        crowd_rows: Sequence[int],  # noqa: ARG002
-    ) -> PanopticCounts:
+    def per_class(self) -> dict[str, NDArray[Any]]:
+        """Per class (K,), for each window k: `omgseg_vpq_k`, `sq_k`, `rq_k`, `iou_k`, `tp_k`, `fp_k`, `fn_k`."""
+        return self._by_window({window: counts.per_class() for window, counts in self.counts.items()})
+
+    def _count_windows(self, frames: NDArray[np.int64], window: int, tubes: LabelledTubes) -> PanopticCounts:
+        row_classes, column_classes = tubes.truth_classes, tubes.prediction_classes
         true_areas, predicted_areas = frames.sum(2)[:, :, None], frames.sum(1)[:, None]
         unions = true_areas + predicted_areas - frames - frames[:, :1]
         unions[(true_areas == 0) | (predicted_areas == 0)] = 0
@@ -335,16 +335,9 @@ class OMGSegVideoPanopticQuality(VideoPanopticQuality):
         ious = np.divide(shared, unions, out=np.zeros(shared.shape), where=has_met)
         scene, row, column = np.nonzero((ious > 0.5) & (row_classes[:, None] == column_classes))
         is_missed, is_wrong = np.any(has_met, axis=2), np.any(has_met, axis=1)
-        is_missed[scene, row] = False
-        is_wrong[scene, column] = False
         is_wrong &= 2 * shared[:, 0] <= shared.sum(1)
-        labels = row_classes[row]
-        return PanopticCounts(
-            np.bincount(labels, weights=ious[scene, row, column], minlength=self.num_classes).astype(np.float64),
-            np.bincount(labels, minlength=self.num_classes),
-            np.bincount(np.broadcast_to(column_classes, is_wrong.shape)[is_wrong], minlength=self.num_classes),
-            np.bincount(np.broadcast_to(row_classes, is_missed.shape)[is_missed], minlength=self.num_classes),
-        )
+        matches = scene, row, column, ious[scene, row, column]
+        return PanopticCounts.of_matches(matches, is_missed, is_wrong, row_classes, column_classes, self.num_classes)
 
 
 def sum_windows(frames: NDArray[np.int64], window: int) -> NDArray[np.int64]:
@@ -355,20 +348,20 @@ def sum_windows(frames: NDArray[np.int64], window: int) -> NDArray[np.int64]:
     return np.concatenate([sums[window - 1 : window], sums[window:] - sums[:-window]])
 
 
-def _excuses(
-    frames: NDArray[np.int64], window: int, row_classes: NDArray[np.int64], crowd_rows: Sequence[int], num_classes: int
-) -> NDArray[np.int64]:
+def _excuses(frames: NDArray[np.int64], window: int, tubes: LabelledTubes, num_classes: int) -> NDArray[np.int64]:
     """Per window and class the crowd that excuses predictions: the last one to come in, as the reference has it."""
-    if len(set(row_classes[list(crowd_rows)].tolist())) == len(crowd_rows):
+    crowd_rows = np.array(tubes.crowd_rows, dtype=np.int64)
+    crowd_classes = tubes.truth_classes[crowd_rows]
+    if len(set(crowd_classes.tolist())) == len(crowd_rows):
         excuses = np.zeros((1, num_classes), dtype=np.int64)
-        excuses[0, row_classes[list(crowd_rows)]] = crowd_rows
+        excuses[0, crowd_classes] = crowd_rows
         return excuses
-    is_there = np.any(frames[:, list(crowd_rows)], axis=2)
+    is_there = np.any(frames[:, crowd_rows], axis=2)
     excuses = np.zeros((len(frames) - window + 1, num_classes), dtype=np.int64)
     for start in range(len(excuses)):
         seen = is_there[start : start + window]
         arrival = np.where(seen.any(0), seen.argmax(0), -1)
         for place in np.argsort(arrival, kind="stable"):
             if arrival[place] >= 0:
-                excuses[start, row_classes[crowd_rows[place]]] = crowd_rows[place]
+                excuses[start, crowd_classes[place]] = crowd_rows[place]
     return excuses

@@ -10,7 +10,7 @@ import numpy as np
 from omg_transformers.metrics.semantic import MeanIoU, class_maps, require_maps
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
 
@@ -69,7 +69,7 @@ class VideoSemanticQuality:
     """Mean IoU over all frames as VSPW's evaluation (classes absent from the truth left out) and mVC over clips.
 
     Keeps a confusion matrix and, per video, one sum and two counts for each clip length. `skipped` names what has no
-    clip to judge. pixels: the `MeanIoU` of all frames, with further figures and the table of classes.
+    clip to judge. pixels: the `MeanIoU` of all frames, with further figures.
     """
 
     def __init__(
@@ -81,13 +81,16 @@ class VideoSemanticQuality:
         self.pixels = MeanIoU(num_classes, ignore_index=ignore_index, with_false_classes=False)
         self.videos: list[Consistency] = []
 
-    def update(self, prediction: Segments, annotation: Annotation, *, name: str = "") -> None:
-        """Count one video. Pixels without a predicted class are misses."""
+    def update(self, prediction: Segments, annotation: Annotation, *, key: Hashable = None) -> None:
+        """Count one video. Pixels without a predicted class are misses. key: its name, for `per_video`."""
         self.pixels.update(prediction, annotation)
-        self._add(*class_maps(prediction, annotation), name)
+        self._add(*class_maps(prediction, annotation), "" if key is None else str(key))
 
     def update_maps(self, prediction: NDArray[np.integer], truth: NDArray[np.integer], *, name: str = "") -> None:
-        """Count one video: class maps (T, H, W), all its frames in order. name: of the video, for errors and table."""
+        """Count one video: class maps (T, H, W), all its frames in order.
+
+        name: of the video, for errors and `per_video`.
+        """
         if np.ndim(truth) != 3:
             raise ValueError(f"{name or 'truth'} has shape {np.shape(truth)}: expected class maps (T, H, W)")
         self.pixels.update_maps(prediction, truth, name=name)
@@ -109,7 +112,11 @@ class VideoSemanticQuality:
             figures[f"mvc{length}"] = total / count if count else float("nan")
         return figures
 
-    def table(self) -> list[dict[str, Any]]:
+    def per_class(self) -> dict[str, NDArray[Any]]:
+        """As `MeanIoU.per_class`, over the frames of all videos."""
+        return self.pixels.per_class()
+
+    def per_video(self) -> list[dict[str, Any]]:
         """One row per video: `name`, `frames`, and per clip length `vc<C>` (NaN without clips) and `clips<C>`."""
         return [
             {
