@@ -1,0 +1,141 @@
+"""What `evaluate` and `compare` share: the data, the task, and how the work is split over processes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omg_transformers.data import SampleSource
+    from omg_transformers.evaluation.report import Report
+    from omg_transformers.plugins import TaskHead
+
+DEFAULT_TASK = "panoptic"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Data, task and output."""
+    parser.add_argument("--data", default="coco_panoptic", help="layout of the data set: coco_panoptic, scenes")
+    parser.add_argument("--root", type=Path, help="folder of the data set (not for scenes)")
+    parser.add_argument("--split", help="split of the data set (val2017 for coco_panoptic)")
+    parser.add_argument(
+        "--label-space", help="name in these classes instead of the data set's own, such as coco_supercategory"
+    )
+    parser.add_argument(
+        "--data-option", action="append", default=[], metavar="NAME=VALUE", help="option of the reader; repeatable"
+    )
+    parser.add_argument("--task", default=DEFAULT_TASK, help="a task head, see `omg-seg heads` (%(default)s)")
+    parser.add_argument("--prompts", metavar="KIND", help="for tasks asked by prompts: box, click, random_click")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE",
+        help="option of the task head, such as threshold=0.3; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--limit", type=_count, help="only the first samples")
+    parser.add_argument("--batch-size", type=_count, default=1, help="samples per forward pass (%(default)s)")
+    parser.add_argument("--worst", type=int, default=8, help="how many of the worst samples to draw (%(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (a GPU if there is one)")
+
+
+class HeldOut:
+    """The data and the task that the options name; mistakes are found before any model is loaded."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        from omg_transformers.data.mixture import SourceSettings, build_source
+        from omg_transformers.plugins import load_head
+        from omg_transformers.settings import load_settings, settings_to_dict
+
+        self.options = options
+        self.head: TaskHead = load_head(options.task)
+        self.head_options = _pairs(options.option, "--option")
+        words = [f"kind={options.data}", f"options={{{_reader_options(options)}}}"]
+        words += [f"root={options.root}"] if options.root is not None else []
+        words += [f"label_space={options.label_space}"] if options.label_space is not None else []
+        settings = load_settings(SourceSettings, overrides=words)
+        self.source: SampleSource = build_source(settings)
+        if options.task not in self.source.tasks:
+            raise ValueError(
+                f"--task {options.task}: {options.data} can judge {', '.join(self.source.tasks)}, not this task"
+            )
+        self.about: dict[str, Any] = {"data": settings_to_dict(settings)}
+
+    def evaluate(self, model: Path, out: Path | None) -> Report:
+        """The report on one model; the first process writes it into `out`."""
+        from omg_transformers.evaluation.run import evaluate_model, fingerprint
+        from omg_transformers.evaluation.segmenters import open_segmenter
+
+        options = self.options
+        about = {**self.about, "model_digest": fingerprint(model)} if out is not None else self.about
+        return evaluate_model(
+            open_segmenter(model, device=find_device(options.device)),
+            self.head,
+            self.source,
+            out,
+            about=about,
+            limit=options.limit,
+            prompts=options.prompts,
+            options=self.head_options,
+            batch_size=options.batch_size,
+            num_worst=options.worst,
+            show_progress=True,
+        )
+
+
+def start_processes(device: str | None) -> bool:
+    """Join the other processes of `accelerate launch`, if there are any. Returns whether this is the first one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return True
+    from accelerate import PartialState
+
+    return bool(PartialState(cpu=device == "cpu").is_main_process)
+
+
+def find_device(device: str | None) -> Any:
+    """The device of this process: under `accelerate launch` every process has its own."""
+    if device is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        return PartialState().device
+    from omg_transformers.inference.loading import find_device as first_usable
+
+    return first_usable(device)
+
+
+def model_folder(text: str | None) -> Path:
+    """The folder of a model; without one the small model inside this package."""
+    if text is None:
+        from omg_transformers import default_checkpoint
+
+        return default_checkpoint()
+    folder = Path(text)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"there is no model in {text!r}: give a folder with config.json and model.safetensors")
+    return folder
+
+
+def _reader_options(options: argparse.Namespace) -> str:
+    given = _pairs(options.data_option, "--data-option")
+    split = options.split or ("val2017" if options.data == "coco_panoptic" else None)
+    if split is not None:
+        given.setdefault("split", split)
+    return ", ".join(f"{name}: {value}" for name, value in given.items())
+
+
+def _pairs(words: list[str], flag: str) -> dict[str, Any]:
+    import yaml
+
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise ValueError(f"{flag} {word}: expected NAME=VALUE, such as threshold=0.3")
+        found[name] = yaml.safe_load(value)
+    return found
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
+    return value
