@@ -12,22 +12,36 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+class PartFile:
+    """A file written at `path`, a hidden name beside its place; `finish` moves it there, `discard` removes it."""
+
+    def __init__(self, target: str | Path) -> None:
+        self.target = Path(target)
+        self.path = self.target.with_name(f".{self.target.name[:200]}.{secrets.token_hex(4)}.part")
+
+    def finish(self) -> Path:
+        """Put it in its place, over an older file."""
+        return self.path.replace(self.target)
+
+    def discard(self) -> None:
+        """Remove it; an older file stays."""
+        self.path.unlink(missing_ok=True)
+
+
 def write_bytes(path: str | Path, content: bytes) -> Path:
     """Write to a temporary name in the same folder, then rename. After an OSError the old file is untouched."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
+    part = PartFile(path)
     try:
-        with temporary.open("xb") as stream:
+        with part.path.open("xb") as stream:
             stream.write(content)
-        temporary.replace(target)
+        return part.finish()
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        error.filename = str(target)  # the user knows nothing of the temporary name
+        part.discard()
+        error.filename = str(part.target)  # the user knows nothing of the temporary name
         raise
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        part.discard()
         raise
-    return target
 
 
 def write_json(path: str | Path, content: Any) -> Path:

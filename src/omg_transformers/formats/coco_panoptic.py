@@ -46,7 +46,7 @@ def panoptic_annotation(
     segments: Segments, label_space: LabelSpace, *, image_id: int | str, file_name: str, frame: int = 0
 ) -> dict[str, Any]:
     """The JSON entry of one picture: per segment id, category_id (the data set's), area, bbox (x, y, w, h), score."""
-    ids = _id_map(segments, frame)
+    ids = id_map_of(segments, frame)
     infos = []
     for index in range(len(segments)):
         mask = ids == int(segments.ids[index])
@@ -82,7 +82,7 @@ def write_panoptic(
     pngs.mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     for image_id, file_name, segments in results:
-        write_id_png(pngs / file_name, _id_map(segments, 0))
+        write_id_png(pngs / file_name, id_map_of(segments, 0))
         annotations.append(panoptic_annotation(segments, label_space, image_id=image_id, file_name=file_name))
         images.append({"id": image_id, "file_name": file_name, "height": segments.size[0], "width": segments.size[1]})
     return write_json(target, panoptic_content(images, annotations, label_space))
@@ -137,7 +137,8 @@ def read_panoptic(
     }
 
 
-def _id_map(segments: Segments, frame: int) -> NDArray[np.int32]:
+def id_map_of(segments: Segments, frame: int) -> NDArray[np.int32]:
+    """The ids of one frame (H, W). ValueError: the segments may overlap."""
     if segments.id_map is None:
         raise ValueError("these Segments may overlap: a PNG of ids needs segments that do not (id_map)")
     ids: NDArray[np.int32] = segments.id_map[frame].cpu().numpy()
