@@ -12,6 +12,7 @@ from omg_transformers.registration import register_with_transformers
 if TYPE_CHECKING:
     from omg_transformers.inference import OMGSegPipeline
     from omg_transformers.labels import LabelSpace, Vocabulary, builtin_label_space, builtin_label_space_names
+    from omg_transformers.metrics.evaluate_modules import evaluate_module
     from omg_transformers.model import OMGSegConfig, OMGSegModel, OMGSegOutput
     from omg_transformers.plugins import available_heads, load_head
     from omg_transformers.processing import OMGSegImageProcessor, OMGSegProcessor
@@ -33,6 +34,7 @@ _HOMES = {
     "available_heads": "plugins",
     "builtin_label_space": "labels",
     "builtin_label_space_names": "labels",
+    "evaluate_module": "metrics.evaluate_modules",
     "load_head": "plugins",
 }
 
@@ -53,6 +55,7 @@ __all__ = [
     "builtin_label_space",
     "builtin_label_space_names",
     "default_checkpoint",
+    "evaluate_module",
     "load_head",
 ]
 

@@ -16,6 +16,8 @@ IMPORT_NAMES = {"open_clip_torch": "open_clip", "pillow": "PIL", "pyyaml": "yaml
 BROUGHT_BY_THE_CALLER = {"pytest"}
 # The image processor resizes with it, through transformers' `TorchvisionBackend`.
 THROUGH_TRANSFORMERS = {"torchvision"}
+# Imported by the scripts that this package itself loads and runs.
+BROUGHT_BY_AN_EXTRA = {"evaluate"}
 
 
 def distribution(requirement):
@@ -34,7 +36,7 @@ def imported_packages(*roots):
                     packages.add(node.module.partition(".")[0])
     assert files > 50, f"only {files} files were found under {roots}"
     own = {path.name for root in roots for path in (ROOT / root).iterdir() if path.is_dir()}
-    return packages - own - set(sys.stdlib_module_names) - BROUGHT_BY_THE_CALLER
+    return packages - own - set(sys.stdlib_module_names) - BROUGHT_BY_THE_CALLER - BROUGHT_BY_AN_EXTRA
 
 
 @pytest.fixture
