@@ -8,8 +8,10 @@ import torch
 from omg_transformers.plugins import available_heads, failed_heads, load_head
 from omg_transformers.structures import QueryOutput
 from omg_transformers.testing import head_checks, parametrize_with_head_checks
+from omg_transformers.testing.results import require_same
 
-SHIPPED = {"instance", "interactive", "panoptic", "semantic"}
+TWINS = {"instance": "video_instance", "panoptic": "video_panoptic", "semantic": "video_semantic"}
+SHIPPED = {"interactive", "video_object", *TWINS, *TWINS.values()}
 FOUND = available_heads()
 
 
@@ -42,3 +44,33 @@ def test_outputs_with_gradients_give_the_same_results_in_silence(name):
     assert len(expected) > 0
     assert not result.scores.requires_grad
     torch.testing.assert_close(result.scores, expected.scores, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", sorted(TWINS))
+def test_a_clip_of_one_frame_gets_the_answer_of_the_picture(name):
+    random = torch.Generator().manual_seed(0)
+    shapes = ((1, 6, 4), (1, 6, 1, 9, 11), (1, 6))
+    output = QueryOutput(*(torch.randn(shape, generator=random) * 4 for shape in shapes))
+    question = {"sizes": [(40, 50)], "is_thing": (True, False, True)}
+    (picture,) = load_head(name).postprocess(output, **question)
+    (clip,) = load_head(TWINS[name]).postprocess(output, **question)
+    assert len(picture) > 0
+    require_same(picture, clip, "the video head was asked", score_tolerance=0.0)
+
+
+@pytest.mark.parametrize("name", sorted(set(SHIPPED) - {"semantic", "video_semantic"}))
+def test_results_say_which_query_each_segment_comes_from(name):
+    head, random = load_head(name), torch.Generator().manual_seed(0)
+    output = QueryOutput(*(torch.randn(shape, generator=random) * 4 for shape in ((1, 6, 4), (1, 6, 1, 9, 11), (1, 6))))
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    shuffled = QueryOutput(output.class_logits[:, order], output.mask_logits[:, order], output.iou_logits[:, order])
+    question = {"sizes": [(40, 50)], "is_thing": (True, False, True)}
+    masks = []
+    for asked, place in ((output, torch.arange(6)), (shuffled, order)):
+        (result,) = head.postprocess(asked, **question)
+        queries = result.info["queries"].tolist()
+        assert len(queries) == len(result) > 0
+        rows = [(int(place[query]), int(label)) for query, label in zip(queries, result.labels, strict=True)]
+        masks.append({row: result.mask(index) for index, row in enumerate(rows) if queries[index] >= 0})
+    assert masks[0].keys() == masks[1].keys()
+    assert all(torch.equal(mask, masks[1][row]) for row, mask in masks[0].items())

@@ -236,4 +236,5 @@ def _check_settings(window: int, overlap: int, mode: str, horizon: int) -> None:
 def _moved(memory: QueryMemory | None, device: torch.device) -> QueryMemory | None:
     if memory is None:
         return None
-    return dataclasses.replace(memory, **{name: part.to(device) for name, part in memory.tensors.items()})
+    moved: dict[str, Any] = {name: part.to(device) for name, part in memory.tensors.items()}
+    return dataclasses.replace(memory, **moved)

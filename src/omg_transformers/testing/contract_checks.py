@@ -74,7 +74,9 @@ def check_example_annotation(head: TaskHead) -> None:
     require(first == again, "the same seed gave two different examples")
     require(first != other, "two seeds gave the same example")
     require(first.is_thing == other.is_thing, "is_thing depends on the seed: it must follow from num_classes")
-    if not head.spec.is_video:
+    if head.spec.is_video:
+        require(first.num_frames > 1, "the example of a video head has one frame: it must be a clip")
+    else:
         require(first.num_frames == 1, f"the example of a picture head has {first.num_frames} frames")
     for segment in first.segments:
         require(decode_rles(segment.masks, SIZE).any().item() is True, "a segment of the example is empty")
