@@ -30,12 +30,18 @@ def test_conformance_runs_every_check_on_every_head():
     assert len(cases) == len(FOUND) * len(head_checks())
 
 
+def unsure_output():
+    """Six random queries, one of which surely wins its pixels."""
+    random = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(shape, generator=random) * 4 for shape in ((1, 6, 4), (1, 6, 1, 9, 11), (1, 6))]
+    tensors[0][:, 0], tensors[1][:, 0] = torch.tensor([1.0, 2.0, 9.0, 0.0]), 9.0
+    return QueryOutput(*tensors)
+
+
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_outputs_with_gradients_give_the_same_results_in_silence(name):
-    head, random = load_head(name), torch.Generator().manual_seed(0)
-    shapes = ((1, 6, 4), (1, 6, 1, 9, 11), (1, 6))
-    tensors = [torch.randn(shape, generator=random) * 4 for shape in shapes]
-    tensors[0][:, 0], tensors[1][:, 0] = torch.tensor([1.0, 2.0, 9.0, 0.0]), 9.0  # one query surely wins its pixels
+    head, output = load_head(name), unsure_output()
+    tensors = [output.class_logits, output.mask_logits, output.iou_logits]
     question = {"sizes": [(40, 50)], "is_thing": (True, False, True)}
     (expected,) = head.postprocess(QueryOutput(*tensors), **question)
     with warnings.catch_warnings():
@@ -48,9 +54,7 @@ def test_outputs_with_gradients_give_the_same_results_in_silence(name):
 
 @pytest.mark.parametrize("name", sorted(TWINS))
 def test_a_clip_of_one_frame_gets_the_answer_of_the_picture(name):
-    random = torch.Generator().manual_seed(0)
-    shapes = ((1, 6, 4), (1, 6, 1, 9, 11), (1, 6))
-    output = QueryOutput(*(torch.randn(shape, generator=random) * 4 for shape in shapes))
+    output = unsure_output()
     question = {"sizes": [(40, 50)], "is_thing": (True, False, True)}
     (picture,) = load_head(name).postprocess(output, **question)
     (clip,) = load_head(TWINS[name]).postprocess(output, **question)
@@ -60,8 +64,7 @@ def test_a_clip_of_one_frame_gets_the_answer_of_the_picture(name):
 
 @pytest.mark.parametrize("name", sorted(set(SHIPPED) - {"semantic", "video_semantic"}))
 def test_results_say_which_query_each_segment_comes_from(name):
-    head, random = load_head(name), torch.Generator().manual_seed(0)
-    output = QueryOutput(*(torch.randn(shape, generator=random) * 4 for shape in ((1, 6, 4), (1, 6, 1, 9, 11), (1, 6))))
+    head, output = load_head(name), unsure_output()
     order = torch.tensor([3, 1, 5, 0, 2, 4])
     shuffled = QueryOutput(output.class_logits[:, order], output.mask_logits[:, order], output.iou_logits[:, order])
     question = {"sizes": [(40, 50)], "is_thing": (True, False, True)}
