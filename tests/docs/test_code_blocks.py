@@ -24,6 +24,7 @@ NUM_BLOCKS = {
     "CONTRIBUTING.md": {"bash": 1},
     "docs/heads.md": {"python": 2},
     "docs/labels.md": {"python": 3},
+    "docs/metrics.md": {"python": 1},
     "docs/training.md": {"bash": 4, "python": 1, "yaml": 1},
 }
 DISPLAYED_ONLY = {"text", "toml", "mermaid"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 
 import numpy as np
@@ -33,9 +34,19 @@ IS_THING = (True, False, True)
 def evaluate(tmp_path_factory):
     """The package, with its copies of our scripts in a folder of these tests."""
     package = pytest.importorskip("evaluate", reason="pip install omg-transformers[evaluate]")
+    folder = tmp_path_factory.mktemp("modules")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evaluate.config.HF_MODULES_CACHE", tmp_path_factory.mktemp("modules"))
+        patch.setattr("evaluate.config.HF_MODULES_CACHE", folder)
+        patch.syspath_prepend(str(folder))
+        forget_copies()
         yield package
+        forget_copies()
+
+
+def forget_copies():
+    """So that whoever loads modules from another folder in this process finds them there."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "evaluate_modules"]:
+        del sys.modules[name]
 
 
 @pytest.fixture
