@@ -305,7 +305,7 @@ GOOD_RLE = text_rle(np.eye(4, 8, dtype=bool))
         (results_file(segmentation=[[1, 2]]), "at least three points"),
         (results_file(bbox=[0, 0, "a", 1]), "bbox is"),
         (results_file() + results_file(bbox=[0, 0, 8, 4]), "give all or none"),
-        ({"annotations": []}, "expected a JSON list of results, found dict"),
+        ({"annotations": []}, "holds an object with annotations: expected a JSON list of results"),
     ],
 )
 def test_results_that_do_not_fit_are_refused_by_file_and_id(tmp_path, results, message):

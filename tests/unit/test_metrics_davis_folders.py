@@ -102,7 +102,7 @@ def test_ids_that_do_not_exist_are_named_with_their_frame(folders):
 
 def test_pictures_in_place_of_ids_are_refused(folders):
     write(folders / "found/bear/00001.png", np.zeros((12, 16)), mode="RGB")
-    with pytest.raises(ValueError, match=r"00001\.png has mode RGB: expected object ids"):
+    with pytest.raises(ValueError, match=r"00001\.png has mode RGB: expected one whole number per pixel"):
         score(folders)
     (folders / "found/bear/00001.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"00001\.png is missing or not a readable PNG"):
@@ -124,13 +124,13 @@ def test_sequences_that_cannot_be_scored_are_refused(folders, sequences, message
 
 
 def test_folders_that_do_not_exist_are_refused(folders):
-    with pytest.raises(ValueError, match=r"truth is .*nowhere: there is no such folder"):
+    with pytest.raises(ValueError, match=r"truth .*nowhere is not there: expected a folder such as DAVIS's"):
         score_davis_folders(folders / "nowhere", folders / "found")
     with pytest.raises(ValueError, match=r"nowhere is missing|nowhere.bear is missing"):
         score_davis_folders(folders / "truth", folders / "nowhere")
     (folders / "truth/empty").mkdir()
     (folders / "found/empty").mkdir()
-    with pytest.raises(ValueError, match=r"truth.empty holds no PNG file"):
+    with pytest.raises(ValueError, match=r"truth.empty is an empty folder: expected one PNG"):
         score(folders)
 
 

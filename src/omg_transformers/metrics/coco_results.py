@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class DetectionScores:
 
     figures: the twelve by name, NaN where undefined. category_ids: (K,) sorted, the classes of all tables.
     precision: (T, R, K, A, M), recall: (T, K, A, M): 10 IoUs, 101 recalls, 4 areas, 3 numbers of results; -1 undefined.
+    num_samples: pictures or videos of the truth; num_unanswered: those without a result.
     notes: what was left out or treated in an odd way of the reference, one line each, naming ids.
     """
 
@@ -41,6 +43,8 @@ class DetectionScores:
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
     backend: str
+    num_samples: int
+    num_unanswered: int
     notes: tuple[str, ...] = ()
 
     def per_class(self) -> dict[str, NDArray[np.float64]]:
@@ -82,6 +86,8 @@ def score_coco_results(
         precision,
         recall,
         chosen,
+        len(files.images),
+        len(files.images.keys() - {record["image_id"] for record in files.results}),
         tuple(files.notes),
     )
 
@@ -175,7 +181,7 @@ class CocoFiles:
         """Add the box, the mask, or both, as the kind needs them."""
         box, shape = row.get("bbox"), row.get("segmentation")
         if box:
-            if len(box) != 4 or not all(isinstance(side, int | float) and np.isfinite(side) for side in box):
+            if len(box) != 4 or not all(isinstance(side, int | float) and math.isfinite(side) for side in box):
                 raise ValueError(f"{place}: bbox is {box}: expected four numbers, x, y, width, height")
             record["bbox"] = box
         if self.kind == "bbox" and box:
@@ -240,18 +246,31 @@ def read_tables(dataset: Any, name: str, pictures: str) -> tuple[dict[Any, tuple
     return sizes, {row["id"]: str(row.get("name", row["id"])) for row in ordered}
 
 
+def describe_json(content: Any) -> str:
+    """What a JSON file holds, for errors: "an object with images, annotations"."""
+    if isinstance(content, dict):
+        return f"an object with {', '.join(map(str, list(content)[:6])) or 'nothing'}"
+    if isinstance(content, list):
+        return f"a list of {len(content)} entries{f', the first {str(content[0])[:60]}' if content else ''}"
+    return f"{str(content)[:60]!r}"
+
+
 def list_of(dataset: Any, key: str, name: str) -> list[dict[str, Any]]:
     """A list of objects out of the truth's JSON."""
     rows = dataset.get(key) if isinstance(dataset, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{name}: expected a JSON object with a list of objects {key!r}")
+        raise ValueError(
+            f"{name} holds {describe_json(dataset)}: expected a JSON object with a list of objects {key!r}"
+        )
+    if rows and "segments_info" in rows[0]:
+        raise ValueError(f"{name} holds panoptic annotations (segments_info): expected one annotation per object")
     return rows
 
 
 def results_list(rows: Any, name: str) -> list[dict[str, Any]]:
     """The results' JSON, checked to be a list of objects."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{name}: expected a JSON list of results, found {type(rows).__name__}")
+        raise ValueError(f"{name} holds {describe_json(rows)}: expected a JSON list of results")
     return rows
 
 
@@ -269,7 +288,7 @@ def check_unique(numbers: Iterable[Any], name: str, key: str) -> None:
 def number_of(row: dict[str, Any], key: str, place: str) -> float:
     """A finite number out of a record."""
     value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
         raise ValueError(f"{place}: {key} is {value!r}: expected a number")
     return float(value)
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omg_transformers.metrics.label_png import MODES_8_BIT, describe_folder, listed, read_label_png
 from omg_transformers.metrics.video_object import VideoObjectQuality
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -21,21 +22,23 @@ def score_davis_folders(
     sequences: Sequence[str] | str | Path | None = None,
     *,
     metric: VideoObjectQuality | None = None,
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> VideoObjectQuality:
-    """Score `prediction/<sequence>/<frame>.png` against `truth/<sequence>/<frame>.png`; then `compute` and `table`.
+    """Score `prediction/<sequence>/<frame>.png` against `truth/<sequence>/<frame>.png`; see `per_object`.
 
     sequences: their names, or a split file with one name per line (DAVIS/ImageSets/2017/val.txt); None: all folders
     of `truth`. metric: with the wanted task and options; a new semi-supervised one when None. The truth says which
     frames there are; semi-supervised predictions need not hold the first and the last. Predicted frames without truth
     and predicted sequences outside `sequences` are listed in the metric's `skipped`. All folders and file names are
-    checked before the first picture is read.
+    checked before the first picture is read. progress: wraps the loop over the sequences, e.g. `tqdm`.
     """
     truth, prediction = Path(truth), Path(prediction)
     metric = VideoObjectQuality() if metric is None else metric
     names = _sequence_names(truth, sequences)
     frames = {name: _frame_names(truth / name, prediction / name, metric.task) for name in names}
     metric.skipped += _unused(prediction, frames)
-    for name, frame_names in frames.items():
+    for name in progress(frames):
+        frame_names = frames[name]
         true = _read_sequence([truth / name / frame for frame in frame_names])
         predicted = _read_predictions([prediction / name / frame for frame in frame_names], true)
         metric.update_maps(predicted, true, name=name, frame_names=[f"{name}/{frame}" for frame in frame_names])
@@ -44,21 +47,14 @@ def score_davis_folders(
 
 def read_id_map(path: str | Path) -> NDArray[np.uint8]:
     """The object ids (H, W) of a PNG with a palette or of one 8-bit channel."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            mode, values = image.mode, np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path} is missing or not a readable PNG ({error})") from error
-    if mode not in ("P", "L"):
-        raise ValueError(f"{path} has mode {mode}: expected object ids, a PNG with a palette or one 8-bit channel")
-    return values
+    return read_label_png(path, MODES_8_BIT).astype(np.uint8, copy=False)
 
 
 def _sequence_names(truth: Path, sequences: Sequence[str] | str | Path | None) -> list[str]:
     if not truth.is_dir():
-        raise ValueError(f"truth is {truth}: there is no such folder; give DAVIS's Annotations/480p")
+        raise ValueError(
+            f"truth {truth} is {describe_folder(truth)}: expected a folder such as DAVIS's Annotations/480p"
+        )
     if sequences is None:
         names = sorted(path.name for path in truth.iterdir() if path.is_dir())
     elif isinstance(sequences, (str, Path)):
@@ -78,16 +74,20 @@ def _sequence_names(truth: Path, sequences: Sequence[str] | str | Path | None) -
 def _frame_names(truth: Path, prediction: Path, task: str) -> list[str]:
     for folder in (truth, prediction):
         if not folder.is_dir():
-            raise ValueError(f"{folder} is missing: expected one folder of PNG files per sequence")
+            parent = folder.parent
+            raise ValueError(
+                f"{folder} is missing: expected one folder of PNG files per sequence, {parent} is "
+                f"{describe_folder(parent)}"
+            )
     frames = sorted(path.name for path in truth.glob("*.png"))
     if not frames:
-        raise ValueError(f"{truth} holds no PNG file: expected one per frame")
+        raise ValueError(f"{truth} is {describe_folder(truth)}: expected one PNG file per frame")
     needed = frames if task == "unsupervised" else frames[1:-1]
     missing = [frame for frame in needed if not (prediction / frame).is_file()]
     if missing:
         raise ValueError(
-            f"{prediction} lacks {len(missing)} of {len(needed)} frames: {', '.join(missing[:5])}"
-            f"{', ...' if len(missing) > 5 else ''}; frames are named as in {truth}"
+            f"{prediction} lacks {len(missing)} of {len(needed)} frames: {listed(missing)}; frames are named as in "
+            f"{truth}"
         )
     return frames
 

@@ -12,10 +12,11 @@ import numpy as np
 from PIL import Image
 
 from omg_transformers.metrics.boundary import BoundaryPanopticQuality
+from omg_transformers.metrics.label_png import describe_folder, listed, pngs_of, require_folder
 from omg_transformers.metrics.panoptic import VOID, PanopticQuality, Scene, count_overlaps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -62,12 +63,11 @@ class PanopticFiles:
         self.gt_folder = Path(gt_folder) if gt_folder is not None else self.gt_json.with_suffix("")
         self.pred_folder = Path(pred_folder) if pred_folder is not None else self.pred_json.with_suffix("")
         for folder, name in ((self.gt_folder, "gt_folder"), (self.pred_folder, "pred_folder")):
-            if not folder.is_dir():
-                raise ValueError(f"{name} {folder} is not a folder: give the folder that holds the PNG id maps")
-        truth = _read_json(self.gt_json)
-        self.categories = _read_categories(truth, self.gt_json)
+            require_folder(folder, name, "the folder that holds the PNG id maps")
+        truth = read_annotations(self.gt_json)
+        self.categories = check_categories(truth.get("categories"), self.gt_json)
         self.truths = _by_picture(truth, self.gt_json)
-        self.predictions = _by_picture(_read_json(self.pred_json), self.pred_json)
+        self.predictions = _by_picture(read_annotations(self.pred_json), self.pred_json)
         missing = [identity for identity in self.truths if identity not in self.predictions]
         if missing:
             raise ValueError(
@@ -81,10 +81,27 @@ class PanopticFiles:
         if unknown:
             self.notes.append(
                 f"{self.pred_json}: {len(unknown)} predictions left out, {self.gt_json} does not know their pictures "
-                f"(image_id {', '.join(map(str, unknown[:5]))})"
+                f"(image_id {listed(unknown)})"
             )
         self.image_ids = list(self.truths)
+        self._check_files()
         self.labels = {category["id"]: index for index, category in enumerate(self.categories)}
+
+    def _check_files(self) -> None:
+        """Refuse missing PNGs before the first is read; note predicted ones that no picture asks for."""
+        names = {image_id: _file_name(self.predictions[image_id], self.pred_json) for image_id in self.image_ids}
+        true_names = {image_id: _file_name(self.truths[image_id], self.gt_json) for image_id in self.image_ids}
+        for folder, wanted in ((self.gt_folder, true_names), (self.pred_folder, names)):
+            missing = [(image_id, name) for image_id, name in wanted.items() if not (folder / name).is_file()]
+            if missing:
+                raise ValueError(
+                    f"{folder} lacks {len(missing)} of {len(wanted)} PNGs that the JSON file names, first "
+                    f"{missing[0][1]} of image_id {missing[0][0]}"
+                )
+        asked = {(self.pred_folder / name) for name in names.values()}
+        extra = [name for name, path in pngs_of(self.pred_folder).items() if path not in asked]
+        if extra:
+            self.notes.append(f"{self.pred_folder}: {len(extra)} PNGs left out, no scored picture has {listed(extra)}")
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -93,20 +110,25 @@ class PanopticFiles:
         """Read picture number `index` and count it."""
         image_id = self.image_ids[index]
         truth, prediction = self.truths[image_id], self.predictions[image_id]
-        truth_path = self.gt_folder / _file_name(truth, self.gt_json)
-        prediction_path = self.pred_folder / _file_name(prediction, self.pred_json)
+        truth_path = self.gt_folder / truth["file_name"]
+        prediction_path = self.pred_folder / prediction["file_name"]
         truth_ids, predicted_ids = _read_packed(truth_path), _read_packed(prediction_path)
         if truth_ids.shape != predicted_ids.shape:
             raise ValueError(
                 f"image_id {image_id}: {prediction_path} is {predicted_ids.shape[0]} x {predicted_ids.shape[1]}, "
                 f"{truth_path} is {truth_ids.shape[0]} x {truth_ids.shape[1]} (height x width): resize the prediction"
             )
-        truth_classes = self._classes(truth, self.gt_json)
-        predicted_classes = self._classes(prediction, self.pred_json)
+        truth_classes, predicted_classes = (
+            segment_classes(record["segments_info"], self.labels, f"{source}, image_id {image_id}")
+            for record, source in ((truth, self.gt_json), (prediction, self.pred_json))
+        )
         segments = truth["segments_info"]
         pairs = count_overlaps(predicted_ids, truth_ids, bits=ID_BITS)
-        self._require_same_ids(pairs[0], truth_classes, truth_path, image_id, is_truth=True)
-        self._require_same_ids(pairs[1], predicted_classes, prediction_path, image_id, is_truth=False)
+        note = check_same_ids(pairs[0].tolist(), truth_classes, f"{truth_path}, image_id {image_id}", is_truth=True)
+        if note:
+            self.notes.append(note)
+        where = f"{prediction_path}, image_id {image_id}"
+        check_same_ids(pairs[1].tolist(), predicted_classes, where, is_truth=False)
         if isinstance(metric, BoundaryPanopticQuality):
             truth_ids, predicted_ids = truth_ids & np.uint32(ID_BITS), predicted_ids & np.uint32(ID_BITS)
         # panopticapi believes the areas written in the truth's JSON, even where the PNG has others.
@@ -123,46 +145,52 @@ class PanopticFiles:
             )
         )
 
-    def _classes(self, record: dict[str, Any], source: Path) -> dict[int, int]:
-        where = f"{source}, image_id {record['image_id']}"
-        classes: dict[int, int] = {}
-        for segment in record["segments_info"]:
-            identity, category = segment.get("id"), segment.get("category_id")
-            if not isinstance(identity, int) or not VOID < identity <= ID_BITS:
-                raise ValueError(f"{where}: segment id {identity!r}: expected a whole number from 1 to {ID_BITS}")
-            if identity in classes:
-                raise ValueError(f"{where}: segment id {identity} occurs twice: give every segment its own id")
-            if category not in self.labels:
-                raise ValueError(
-                    f"{where}: segment {identity} has unknown category_id {category!r}: {self.gt_json} knows "
-                    f"{len(self.labels)} categories, {', '.join(map(str, list(self.labels)[:8]))} .."
-                )
-            if segment.get("area", 1) < 1:
-                raise ValueError(f"{where}: segment {identity} has area {segment['area']}: expected at least 1 pixel")
-            classes[identity] = self.labels[category]
-        return classes
 
-    def _require_same_ids(
-        self, ids: NDArray[np.int64], classes: dict[int, int], path: Path, image_id: object, *, is_truth: bool
-    ) -> None:
-        found = set(ids.tolist()) - {VOID}
-        unknown = sorted(found - classes.keys())
-        if unknown:
+def segment_classes(segments: Iterable[dict[str, Any]], labels: Mapping[Any, int], where: str) -> dict[int, int]:
+    """The class of each segment id of one picture, out of `segments_info`. where: file and picture, for errors.
+
+    labels: class index by category id. Refuses ids outside 1 to 2**24 - 1, repeated ones, unknown categories and areas
+    below one pixel.
+    """
+    classes: dict[int, int] = {}
+    for segment in segments:
+        identity, category = segment.get("id"), segment.get("category_id")
+        if not isinstance(identity, int) or not VOID < identity <= ID_BITS:
+            raise ValueError(f"{where}: segment id {identity!r}: expected a whole number from 1 to {ID_BITS}")
+        if identity in classes:
+            raise ValueError(f"{where}: segment id {identity} occurs twice: give every segment its own id")
+        if category not in labels:
             raise ValueError(
-                f"{path}, image_id {image_id}: the PNG holds id {unknown[0]}, which segments_info does not list "
-                f"({len(unknown)} such ids): list every id, 0 is void"
+                f"{where}: segment {identity} has unknown category_id {category!r}: the truth knows {len(labels)} "
+                f"categories, {', '.join(map(str, list(labels)[:8]))} .."
             )
-        absent = sorted(classes.keys() - found)
-        if absent and is_truth:
-            self.notes.append(
-                f"{path}, image_id {image_id}: {len(absent)} segments have no pixel in the PNG and count as missed "
-                f"(id {', '.join(map(str, absent[:5]))})"
-            )
-        elif absent:
-            raise ValueError(
-                f"{path}, image_id {image_id}: segments_info lists id {absent[0]}, which has no pixel in the PNG "
-                f"({len(absent)} such ids): leave out segments that are wholly covered"
-            )
+        if segment.get("area", 1) < 1:
+            raise ValueError(f"{where}: segment {identity} has area {segment['area']}: expected at least 1 pixel")
+        classes[identity] = labels[category]
+    return classes
+
+
+def check_same_ids(ids: Iterable[int], classes: Mapping[int, int], where: str, *, is_truth: bool) -> str | None:
+    """Refuse ids of a PNG that `segments_info` does not list, and the other way round. where: file and picture.
+
+    Of the truth, listed ids without a pixel are no error: returns a note.
+    """
+    found = set(ids) - {VOID}
+    unknown = sorted(found - classes.keys())
+    if unknown:
+        raise ValueError(
+            f"{where}: the PNG holds id {unknown[0]}, which segments_info does not list ({len(unknown)} such ids): "
+            "list every id, 0 is void"
+        )
+    absent = sorted(classes.keys() - found)
+    if absent and not is_truth:
+        raise ValueError(
+            f"{where}: segments_info lists id {absent[0]}, which has no pixel in the PNG ({len(absent)} such ids): "
+            "leave out segments that are wholly covered"
+        )
+    if absent:
+        return f"{where}: {len(absent)} segments have no pixel in the PNG and count as missed (id {listed(absent)})"
+    return None
 
 
 def score_panoptic_files(
@@ -216,11 +244,14 @@ def _read_packed(path: Path | str) -> NDArray[np.uint32]:
     return np.frombuffer(packed, dtype="<u4").reshape(height, width)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_annotations(path: Path) -> dict[str, Any]:
+    """The content of a JSON file of panoptic annotations, an object with a list `annotations`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist: give the JSON file with the panoptic annotations") from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise ValueError(
+            f"{path} is {describe_folder(path)}: expected the JSON file of the panoptic annotations"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
@@ -228,9 +259,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_categories(truth: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    categories = truth.get("categories")
-    if not categories or any("id" not in category or "isthing" not in category for category in categories):
+def check_categories(categories: Any, path: Path) -> list[dict[str, Any]]:
+    """The categories of a JSON file, if each has its own `id`, and `isthing`."""
+    is_list = isinstance(categories, list) and all(isinstance(category, dict) for category in categories)
+    if not categories or not is_list or any("id" not in row or "isthing" not in row for row in categories):
         raise ValueError(f"{path}: `categories` must list every category with its `id` and `isthing`")
     ids = [category["id"] for category in categories]
     repeated = [identity for identity in set(ids) if ids.count(identity) > 1]

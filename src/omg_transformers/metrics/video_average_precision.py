@@ -31,7 +31,7 @@ from omg_transformers.metrics.detection_matching import (
 from omg_transformers.metrics.run_lengths import areas_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -138,15 +138,18 @@ class VideoMaskAveragePrecision:
         return figures_per_class(*self.table.accumulate())
 
 
-def score_youtube_vis_results(truth: Source, results: Source) -> DetectionScores:
+def score_youtube_vis_results(
+    truth: Source, results: Source, *, progress: Callable[[Iterable[Any]], Iterable[Any]] = iter
+) -> DetectionScores:
     """YouTube-VIS AP and AR of a results file; equal to YTVOSeval to 1e-9.
 
     truth, results: paths, or what the JSON files hold. Raises ValueError naming file and id; an empty list of results
     scores 0 where the reference stops; tracks shorter than their video are compared on their own frames and noted.
+    progress: wraps the loop over the videos, e.g. `tqdm`.
     """
     files = YoutubeVisFiles(truth, results)
     table = MatchTable(len(files.categories), YOUTUBE_VIS_RULES)
-    for video in sorted(files.sizes):
+    for video in progress(sorted(files.sizes)):
         table.add(group_tracks(*files.tracks_of(video)))
     precision, recall = table.accumulate()
     for note in files.notes:
@@ -159,6 +162,8 @@ def score_youtube_vis_results(truth: Source, results: Source) -> DetectionScores
         precision,
         recall,
         "pycocotools",
+        len(files.sizes),
+        sum(not found for _, found in files.by_video.values()),
         tuple(files.notes),
     )
 
