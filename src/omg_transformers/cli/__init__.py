@@ -8,12 +8,20 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from omg_transformers.cli import convert, doctor, heads, segment
+from omg_transformers.cli import compare, convert, doctor, evaluate, heads, score, segment
 
 USAGE_ERROR = 2
 FAILURE = 1
 
-COMMANDS = {"segment": segment, "heads": heads, "doctor": doctor, "convert": convert}
+COMMANDS = {
+    "segment": segment,
+    "evaluate": evaluate,
+    "compare": compare,
+    "score": score,
+    "heads": heads,
+    "doctor": doctor,
+    "convert": convert,
+}
 
 
 class _Parser(argparse.ArgumentParser):
