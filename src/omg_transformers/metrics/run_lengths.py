@@ -19,6 +19,8 @@ VALUE_BITS, MORE_BIT, SIGN_BIT = 0x1F, 0x20, 0x10
 MAX_CHARACTERS = 7
 # pycocotools 2.0.11 keeps the number of masks in a byte: more raise OverflowError under numpy 2.
 MASKS_PER_CALL = 255
+# So that what is checked stays in the processor's cache.
+MASKS_PER_PIECE = 256
 
 
 def faults_of_counts(counts: Sequence[bytes], num_pixels: Sequence[int]) -> dict[int, str]:
@@ -26,6 +28,14 @@ def faults_of_counts(counts: Sequence[bytes], num_pixels: Sequence[int]) -> dict
 
     pycocotools reads a truncated or foreign string without a word and gives another mask.
     """
+    faults = {}
+    for start in range(0, len(counts), MASKS_PER_PIECE):
+        piece = slice(start, start + MASKS_PER_PIECE)
+        faults.update({start + row: reason for row, reason in _faults(counts[piece], num_pixels[piece]).items()})
+    return faults
+
+
+def _faults(counts: Sequence[bytes], num_pixels: Sequence[int]) -> dict[int, str]:
     faults = {index: "counts is empty" for index, text in enumerate(counts) if not text}
     kept = [index for index, text in enumerate(counts) if text]
     if kept and not _is_complete(b"".join(counts), [counts[index][-1] for index in kept]):
@@ -34,11 +44,10 @@ def faults_of_counts(counts: Sequence[bytes], num_pixels: Sequence[int]) -> dict
         kept = [index for index in kept if index not in faults]
     if kept:
         covered, is_negative = _covered_pixels([counts[index] for index in kept])
-        for row, index in enumerate(kept):
-            if is_negative[row]:
-                faults[index] = "counts holds a negative run"
-            elif covered[row] != num_pixels[index]:
-                faults[index] = f"counts covers {covered[row]} of {num_pixels[index]} pixels"
+        expected = np.array([num_pixels[index] for index in kept])
+        for row in np.flatnonzero(is_negative | (covered != expected)).tolist():
+            wrong = f"counts covers {covered[row]} of {expected[row]} pixels"
+            faults[kept[row]] = "counts holds a negative run" if is_negative[row] else wrong
     return faults
 
 
@@ -58,36 +67,51 @@ def areas_of(rles: Sequence[Any]) -> NDArray[np.int64]:
 
 def _is_complete(text: bytes, last_characters: Sequence[int]) -> bool:
     """Known characters only, and no number goes on after the end of its mask or for longer than one can be."""
-    codes = np.frombuffer(text, dtype=np.uint8).astype(np.int16) - FIRST_CHARACTER
+    codes = _codes(text)
     last = np.array(last_characters) - FIRST_CHARACTER
-    if codes.min() < 0 or codes.max() > 63 or (last & MORE_BIT).any():
+    # Characters before the first wrap around to large codes.
+    if codes.max() > 63 or (last & MORE_BIT).any():
         return False
-    ends = np.flatnonzero(~codes & MORE_BIT)
+    ends = np.flatnonzero(codes < MORE_BIT)
     return bool(np.diff(ends, prepend=-1).max() <= MAX_CHARACTERS)
+
+
+def _codes(text: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(text, dtype=np.uint8) - np.uint8(FIRST_CHARACTER)
 
 
 def _covered_pixels(counts: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Sum of the runs of each mask, and whether one is negative."""
-    lengths = np.array([len(text) for text in counts])
-    codes = np.frombuffer(b"".join(counts), dtype=np.uint8).astype(np.int64) - FIRST_CHARACTER
-    ends = np.flatnonzero(~codes & MORE_BIT)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    shift = 5 * (np.arange(len(codes)) - np.repeat(starts, ends - starts + 1))
-    values = np.add.reduceat((codes & VALUE_BITS) << shift, starts)
-    values -= np.where(codes[ends] & SIGN_BIT, np.int64(1) << (shift[ends] + 5), 0)
-    # From the fourth run on, a value is the difference to the run before the last.
-    num_runs = np.add.reduceat((~codes & MORE_BIT) >> 5, np.cumsum(lengths) - lengths)
-    mask = np.repeat(np.arange(len(counts)), num_runs)
-    place = np.arange(len(values)) - np.repeat(np.cumsum(num_runs) - num_runs, num_runs)
-    runs = values.copy()
-    for chain in (place % 2 == 1, (place % 2 == 0) & (place > 0)):
-        members = np.flatnonzero(chain)
-        sums = np.cumsum(values[members])
-        first = np.flatnonzero(place[members] <= 2)
-        before = np.concatenate([[0], sums])[first]
-        runs[members] = sums - np.repeat(before, np.diff(first, append=len(members)))
-    covered = np.zeros(len(counts), dtype=np.int64)
-    np.add.at(covered, mask, runs)
-    is_negative = np.zeros(len(counts), dtype=bool)
-    is_negative[mask[runs < 0]] = True
-    return covered, is_negative
+    codes = _codes(b"".join(counts))
+    ends = np.flatnonzero(codes < MORE_BIT)
+    values = _values(codes, ends)
+    # Place of each mask's first run among all runs.
+    last_characters = np.cumsum([len(text) for text in counts]) - 1
+    behind = np.searchsorted(ends, last_characters) + 1
+    first = np.append(0, behind[:-1])
+    # From the fourth run on, a value is the difference to the run before the last: sums over every second value are
+    # the runs, less what the sums were where their mask began.
+    sums = np.zeros(len(values) + 2, dtype=np.int64)
+    for parity in (0, 1):
+        np.cumsum(values[parity::2], out=sums[2 + parity :: 2])
+    runs = sums[2:] - np.repeat(sums[first + 1], behind - first)
+    is_even = (np.arange(len(values)) - np.repeat(first, behind - first)) & 1 == 0
+    runs[is_even] += np.repeat(sums[first + 1] - sums[first + 2], (behind - first + 1) // 2)
+    runs[first] = values[first]
+    return np.add.reduceat(runs, first), np.minimum.reduceat(runs, first) < 0
+
+
+def _values(codes: NDArray[np.uint8], ends: NDArray[np.intp]) -> NDArray[np.int64]:
+    """The numbers whose last characters are at `ends`."""
+    starts = np.append(0, ends[:-1] + 1)
+    num_characters = ends - starts + 1
+    values = (codes[starts] & VALUE_BITS).astype(np.int64)
+    place = 1
+    longer = np.flatnonzero(num_characters > place)
+    while len(longer):
+        values[longer] |= (codes[starts[longer] + place] & VALUE_BITS).astype(np.int64) << 5 * place
+        place += 1
+        longer = longer[num_characters[longer] > place]
+    is_negative = np.flatnonzero(codes[ends] & SIGN_BIT)
+    values[is_negative] -= np.int64(1) << 5 * num_characters[is_negative]
+    return values
