@@ -335,7 +335,8 @@ class TestVideos:
         results = results_of(tmp_path / "out")
         assert results["figures"]["mvc8"] == 1.0
         assert results["figures"]["mvc16"] is None
-        assert [video["name"] for video in results["videos"]] == ["long", "one"]
+        assert results["videos"]["long"] == {"frames": 10, "vc8": 1.0, "clips8": 2, "vc16": None, "clips16": 0}
+        assert results["videos"]["one"]["vc8"] is None
         assert "one: 1 frames, mvc8 needs more than 8" in capsys.readouterr().out
 
     def test_vipseg_damaged_and_a_split_file(self, shared_data, tmp_path):

@@ -112,7 +112,7 @@ def test_pictures_in_place_of_ids_are_refused(folders):
 @pytest.mark.parametrize(
     ("sequences", "message"),
     [
-        (["bear", "swan"], "truth.swan is missing"),
+        (["bear", "swan"], "truth.swan is not there"),
         (["bear", "bear"], "sequences holds bear more than once"),
         ([], "there is none in"),
         ("nowhere.txt", "there is no such file"),
@@ -121,6 +121,14 @@ def test_pictures_in_place_of_ids_are_refused(folders):
 def test_sequences_that_cannot_be_scored_are_refused(folders, sequences, message):
     with pytest.raises(ValueError, match=message):
         score(folders, sequences)
+
+
+def test_a_sequence_that_is_too_short_stops_before_the_first_is_read(folders):
+    (folders / "truth/bear/00000.png").write_bytes(b"broken")
+    for frame in (1, 2):
+        (folders / f"truth/tennis/0000{frame}.png").unlink()
+    with pytest.raises(ValueError, match=r"tennis has 2 frames: semi-supervised scoring leaves out"):
+        score(folders)
 
 
 def test_folders_that_do_not_exist_are_refused(folders):

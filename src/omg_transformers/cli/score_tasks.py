@@ -90,7 +90,7 @@ def score_video_panoptic(options: argparse.Namespace) -> Report:
         windows=options.windows or WINDOWS,
         progress=progress_of("video"),
     )
-    videos = dict(zip(score.video_names, score.tracking.per_video(), strict=True))
+    videos = dict(zip(score.video_names, map(_known, score.tracking.per_video()), strict=True))
     details = {"num_frames": score.num_frames, "videos": videos}
     names = score.category_names
     columns = _without_sums(score.per_class())
@@ -202,7 +202,7 @@ def _semantic_report(task: str, score: SemanticScore, names: list[str]) -> Repor
 
     details: dict[str, Any] = {"num_frames": score.num_frames}
     if isinstance(score.metric, VideoSemanticQuality):
-        details["videos"] = score.metric.per_video()
+        details["videos"] = {row["name"]: _known(row) for row in score.metric.per_video()}
     return Report(task, score.compute(), len(score.names), names, score.pixels.per_class(), score.notes, details)
 
 
@@ -228,6 +228,11 @@ def _require_file(path: Path, option: str, expected: str) -> None:
 
 def _ratio(options: argparse.Namespace) -> float:
     return DILATION_RATIO if options.dilation_ratio is None else options.dilation_ratio
+
+
+def _known(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without its name, None for NaN: JSON has none."""
+    return {key: None if value != value else value for key, value in row.items() if key != "name"}
 
 
 def _prefixed(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def score_davis_folders(
     metric = VideoObjectQuality() if metric is None else metric
     names = _sequence_names(truth, sequences)
     frames = {name: _frame_names(truth / name, prediction / name, metric.task) for name in names}
+    for name, frame_names in frames.items():
+        metric.require_length(name, len(frame_names))
     metric.skipped += _unused(prediction, frames)
     for name in progress(frames):
         frame_names = frames[name]
@@ -72,16 +74,15 @@ def _sequence_names(truth: Path, sequences: Sequence[str] | str | Path | None) -
 
 
 def _frame_names(truth: Path, prediction: Path, task: str) -> list[str]:
-    for folder in (truth, prediction):
-        if not folder.is_dir():
-            parent = folder.parent
-            raise ValueError(
-                f"{folder} is missing: expected one folder of PNG files per sequence, {parent} is "
-                f"{describe_folder(parent)}"
-            )
     frames = sorted(path.name for path in truth.glob("*.png"))
     if not frames:
         raise ValueError(f"{truth} is {describe_folder(truth)}: expected one PNG file per frame")
+    if not prediction.is_dir():
+        parent = prediction.parent
+        raise ValueError(
+            f"{prediction} is missing: expected one folder of PNG files per sequence, {parent} is "
+            f"{describe_folder(parent)}"
+        )
     needed = frames if task == "unsupervised" else frames[1:-1]
     missing = [frame for frame in needed if not (prediction / frame).is_file()]
     if missing:

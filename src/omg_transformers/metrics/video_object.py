@@ -203,13 +203,17 @@ class VideoObjectQuality:
         if name in self._names:
             raise ValueError(f"sequence {name} has been counted already: each sequence counts once")
 
-    def _require_sequence(self, name: str, num_objects: int, num_frames: int) -> None:
-        self._require_new(name)
+    def require_length(self, name: str, num_frames: int) -> None:
+        """Refuse a sequence that is too short to be judged."""
         if not len(self._judged(num_frames)):
             raise ValueError(
                 f"{name or 'this sequence'} has {num_frames} frames: semi-supervised scoring leaves out the first and "
                 "the last, so it needs at least 3; score it as unsupervised or leave it out"
             )
+
+    def _require_sequence(self, name: str, num_objects: int, num_frames: int) -> None:
+        self._require_new(name)
+        self.require_length(name, num_frames)
         if not num_objects:
             where = "any frame" if self.with_late_objects else "its first frame (see with_late_objects)"
             raise ValueError(f"{name or 'this sequence'} has no object in {where}: leave it out")
