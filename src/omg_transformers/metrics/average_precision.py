@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -10,11 +12,9 @@ from pycocotools import mask as coco_mask
 from omg_transformers.metrics.boundary import DILATION_RATIO, boundary_of
 from omg_transformers.metrics.detection_matching import (
     COCO_RULES,
-    Group,
     MatchTable,
-    TrueObjects,
-    best_first,
     figures_per_class,
+    group_by_class,
     twelve_figures,
 )
 from omg_transformers.metrics.run_lengths import counts_as_bytes, faults_of_counts
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from omg_transformers.metrics.detection_matching import Group, MatchingRules, Record
     from omg_transformers.structures import RLE, Annotation, Segments
 
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
@@ -67,32 +68,13 @@ def group_records(
     reference programs do) and "id".
     """
     check_kind(kind)
-    groups = []
-    labels = {record["category_id"] for record in truths} | {record["category_id"] for record in results}
-    for label in sorted(labels):
-        objects = [record for record in truths if record["category_id"] == label]
-        found = [record for record in results if record["category_id"] == label]
-        order = best_first(np.array([record["score"] for record in found]))
-        found = [found[index] for index in order]
-        is_crowd = np.array([bool(record.get("iscrowd", 0)) for record in objects], dtype=bool)
-        is_ignored = is_crowd.copy()
-        if kind == "boundary":
-            is_ignored |= np.array([bool(record.get("ignore", 0)) for record in objects], dtype=bool)
-        groups.append(
-            Group(
-                label,
-                _overlaps(found, objects, is_crowd, kind, dilation_ratio),
-                np.array([record["score"] for record in found], dtype=np.float64),
-                np.array([record["area"] for record in found], dtype=np.float64),
-                TrueObjects(
-                    np.array([record["area"] for record in objects], dtype=np.float64),
-                    is_ignored,
-                    is_crowd,
-                    np.array([record.get("id") == 0 for record in objects], dtype=bool),
-                ),
-            )
-        )
-    return groups
+    return group_by_class(
+        truths,
+        results,
+        lambda found, objects, is_crowd: _overlaps(found, objects, is_crowd, kind, dilation_ratio),
+        itemgetter("area"),
+        with_ignored=kind == "boundary",
+    )
 
 
 def check_kind(kind: str) -> None:
@@ -101,18 +83,15 @@ def check_kind(kind: str) -> None:
         raise ValueError(f"kind is {kind!r}: expected one of {', '.join(KINDS)}")
 
 
-class MaskAveragePrecision:
-    """COCO's AP over IoU 0.5 to 0.95, of masks ("segm"), boxes ("bbox") or boundaries.
+class AveragePrecision(ABC):
+    """What the average precisions of pictures and of videos share: samples are matched as they come.
 
-    The frames of a clip are one mask. Pictures are matched as they come: the state is 15 bytes per result, no mask.
+    The state is 15 bytes per result, no mask.
     """
 
-    def __init__(self, num_classes: int, *, kind: str = "segm", dilation_ratio: float = DILATION_RATIO) -> None:
-        check_kind(kind)
+    def __init__(self, num_classes: int, rules: MatchingRules) -> None:
         self.num_classes = num_classes
-        self.kind = kind
-        self.dilation_ratio = dilation_ratio
-        self.table = MatchTable(num_classes, COCO_RULES)
+        self.table = MatchTable(num_classes, rules)
 
     def update(self, prediction: Segments, annotation: Annotation, *, key: Hashable = None) -> None:
         """Count one sample. Stuff is not judged; nor are segments without a class.
@@ -121,21 +100,63 @@ class MaskAveragePrecision:
         processes, and no sample can count twice.
         """
         rles, labels, scores = scored_masks(prediction, annotation, self.num_classes)
-        if self.kind == "boundary" and annotation.num_frames > 1:
-            raise ValueError(
-                f"a clip of {annotation.num_frames} frames has no boundary AP: score its frames one by one"
-            )
         truths = [
-            {**self._record(segment.masks, annotation.size, segment.category_id), "iscrowd": segment.is_crowd}
+            {
+                **self._shape(segment.masks, annotation.size),
+                "category_id": segment.category_id,
+                "iscrowd": segment.is_crowd,
+            }
             for segment in annotation.segments
             if segment.category_id >= 0 and annotation.is_thing[segment.category_id] and any(segment.masks)
         ]
         results = [
-            {**self._record(masks, annotation.size, label), "score": score}
+            {**self._shape(masks, annotation.size), "category_id": label, "score": score}
             for masks, label, score in zip(rles, labels, scores, strict=True)
             if label >= 0 and annotation.is_thing[label]
         ]
         self.update_records(truths, results, key=key)
+
+    @abstractmethod
+    def update_records(
+        self, truths: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]], *, key: Hashable = None
+    ) -> None:
+        """Count one sample from plain records."""
+
+    @abstractmethod
+    def _shape(self, rles: tuple[RLE | None, ...], size: tuple[int, int]) -> dict[str, Any]:
+        """What a record says of a mask."""
+
+    def merge(self, other: Self) -> None:
+        """Add what another process has counted."""
+        self.table.merge(other.table)
+
+    def compute(self) -> dict[str, float]:
+        """`ap` first, then AP at fixed IoU and by size, and average recalls with 1, 10 and 100 results per sample."""
+        return named_figures(*self.table.accumulate())
+
+    def per_class(self) -> dict[str, NDArray[np.float64]]:
+        """`ap`, `ap50`, `ap75`, `ar100`, each (K,); NaN for classes without a true object."""
+        return figures_per_class(*self.table.accumulate())
+
+
+class MaskAveragePrecision(AveragePrecision):
+    """COCO's AP over IoU 0.5 to 0.95, of masks ("segm"), boxes ("bbox") or boundaries. The frames of a clip are one
+    mask.
+    """
+
+    def __init__(self, num_classes: int, *, kind: str = "segm", dilation_ratio: float = DILATION_RATIO) -> None:
+        check_kind(kind)
+        super().__init__(num_classes, COCO_RULES)
+        self.kind = kind
+        self.dilation_ratio = dilation_ratio
+
+    def update(self, prediction: Segments, annotation: Annotation, *, key: Hashable = None) -> None:
+        """As in `AveragePrecision`; boundaries are of pictures only."""
+        if self.kind == "boundary" and annotation.num_frames > 1:
+            raise ValueError(
+                f"a clip of {annotation.num_frames} frames has no boundary AP: score its frames one by one"
+            )
+        super().update(prediction, annotation, key=key)
 
     def update_records(
         self, truths: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]], *, key: Hashable = None
@@ -147,24 +168,14 @@ class MaskAveragePrecision:
         """Add what another process has counted."""
         if (other.kind, other.dilation_ratio) != (self.kind, self.dilation_ratio):
             raise ValueError(f"merged metrics are of kind {self.kind!r} and {other.kind!r}: make them equal")
-        self.table.merge(other.table)
+        super().merge(other)
 
-    def compute(self) -> dict[str, float]:
-        """`ap` first, then AP at fixed IoU and by size, and average recalls with 1, 10 and 100 results per picture."""
-        return named_figures(*self.table.accumulate())
-
-    def per_class(self) -> dict[str, NDArray[np.float64]]:
-        """`ap`, `ap50`, `ap75`, `ar100`, each (K,); NaN for classes without a true object."""
-        return figures_per_class(*self.table.accumulate())
-
-    def _record(self, rles: tuple[RLE | None, ...], size: tuple[int, int], label: int) -> dict[str, Any]:
+    def _shape(self, rles: tuple[RLE | None, ...], size: tuple[int, int]) -> dict[str, Any]:
         from omg_transformers.ops.masks import join_frames, rle_area
 
         rle = packed(join_frames(rles, size))
-        if self.kind == "bbox":
-            box = coco_mask.toBbox(rle).tolist()
-            return {"category_id": label, "bbox": box, "area": rle_area(rle)}
-        return {"category_id": label, "segmentation": rle, "area": rle_area(rle)}
+        shape = {"bbox": coco_mask.toBbox(rle).tolist()} if self.kind == "bbox" else {"segmentation": rle}
+        return {**shape, "area": rle_area(rle)}
 
 
 def scored_masks(
@@ -212,8 +223,8 @@ def _check_masks(name: str, segments: Sequence[Sequence[RLE | None]], annotation
 
 
 def _overlaps(
-    results: Sequence[dict[str, Any]],
-    truths: Sequence[dict[str, Any]],
+    results: Sequence[Record],
+    truths: Sequence[Record],
     is_crowd: NDArray[np.bool_],
     kind: str,
     dilation_ratio: float,

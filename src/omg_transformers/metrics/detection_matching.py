@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    Record = Mapping[str, Any]
 
 MAX_CLASSES = 2**16
 LARGEST_AREA = 1e5**2
@@ -226,6 +228,45 @@ class Group:
     scores: NDArray[np.floating]
     areas: NDArray[np.float64]
     truth: TrueObjects
+
+
+def group_by_class(
+    truths: Sequence[Record],
+    results: Sequence[Record],
+    overlaps: Callable[[list[Record], list[Record], NDArray[np.bool_]], NDArray[np.float64]],
+    area_of: Callable[[Record], float],
+    *,
+    with_ignored: bool = False,
+) -> list[Group]:
+    """The groups of one picture or video. Records hold "category_id" (index of the class), results a "score".
+
+    overlaps: results, true objects and which of these are crowds (G,) -> (D, G). Truths may say "iscrowd", "id" and,
+    honoured if with_ignored, "ignore".
+    """
+    by_class: dict[int, tuple[list[Record], list[Record]]] = {}
+    for side, records in enumerate((truths, results)):
+        for record in records:
+            by_class.setdefault(record["category_id"], ([], []))[side].append(record)
+    groups = []
+    for label, (objects, found) in sorted(by_class.items()):
+        found = [found[index] for index in best_first(np.array([record["score"] for record in found]))]
+        is_crowd = np.array([bool(record.get("iscrowd", 0)) for record in objects], dtype=bool)
+        is_ignored = np.array([with_ignored and bool(record.get("ignore", 0)) for record in objects], dtype=bool)
+        groups.append(
+            Group(
+                label,
+                overlaps(found, objects, is_crowd),
+                np.array([record["score"] for record in found], dtype=np.float64),
+                np.array([area_of(record) for record in found], dtype=np.float64),
+                TrueObjects(
+                    np.array([area_of(record) for record in objects], dtype=np.float64),
+                    is_crowd | is_ignored,
+                    is_crowd,
+                    np.array([record.get("id") == 0 for record in objects], dtype=bool),
+                ),
+            )
+        )
+    return groups
 
 
 def mean_of_defined(values: NDArray[np.float64]) -> float:

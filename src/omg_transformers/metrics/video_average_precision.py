@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from omg_transformers.metrics.average_precision import named_figures, packed, scored_masks
+from omg_transformers.metrics.average_precision import AveragePrecision, named_figures, packed
 from omg_transformers.metrics.coco_results import (
     DetectionScores,
     check_counts,
@@ -22,11 +22,8 @@ from omg_transformers.metrics.coco_results import (
 )
 from omg_transformers.metrics.detection_matching import (
     YOUTUBE_VIS_RULES,
-    Group,
     MatchTable,
-    TrueObjects,
-    best_first,
-    figures_per_class,
+    group_by_class,
 )
 from omg_transformers.metrics.run_lengths import areas_of
 
@@ -36,7 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from omg_transformers.metrics.coco_results import Source
-    from omg_transformers.structures import RLE, Annotation, Segments
+    from omg_transformers.metrics.detection_matching import Group, Record
+    from omg_transformers.structures import RLE
 
 
 def track_ious(results: Sequence[Sequence[RLE | None]], truths: Sequence[Sequence[RLE | None]]) -> NDArray[np.float64]:
@@ -71,53 +69,17 @@ def group_tracks(truths: Sequence[dict[str, Any]], results: Sequence[dict[str, A
     Records hold "category_id" (index of the class), "segmentations" (one RLE or None per frame), results a "score",
     truths "iscrowd" and, if known, "id" and "areas". A crowd's overlap is the plain IoU; its area counts where shown.
     """
-    groups = []
-    for label in sorted({record["category_id"] for record in (*truths, *results)}):
-        objects = [record for record in truths if record["category_id"] == label]
-        found = [record for record in results if record["category_id"] == label]
-        found = [found[index] for index in best_first(np.array([record["score"] for record in found]))]
-        is_crowd = np.array([bool(record.get("iscrowd", 0)) for record in objects], dtype=bool)
-        groups.append(
-            Group(
-                label,
-                track_ious(*([record["segmentations"] for record in records] for records in (found, objects))),
-                np.array([record["score"] for record in found], dtype=np.float64),
-                np.array([_mean_area(record) for record in found], dtype=np.float64),
-                TrueObjects(
-                    np.array([_mean_area(record) for record in objects], dtype=np.float64),
-                    is_crowd,
-                    is_crowd,
-                    np.array([record.get("id") == 0 for record in objects], dtype=bool),
-                ),
-            )
-        )
-    return groups
+    return group_by_class(truths, results, _overlaps, _mean_area)
 
 
-class VideoMaskAveragePrecision:
-    """YouTube-VIS AP over IoU 0.5 to 0.95 of tracks. Videos are matched as they come: no mask is kept.
+class VideoMaskAveragePrecision(AveragePrecision):
+    """YouTube-VIS AP over IoU 0.5 to 0.95 of tracks.
 
     Sizes are means over the frames that show the object, small below 128 x 128 pixels, large above 256 x 256.
     """
 
     def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.table = MatchTable(num_classes, YOUTUBE_VIS_RULES)
-
-    def update(self, prediction: Segments, annotation: Annotation, *, key: Hashable = None) -> None:
-        """Count one video. Stuff is not judged; nor are segments without a class. key: as in MaskAveragePrecision."""
-        rles, labels, scores = scored_masks(prediction, annotation, self.num_classes)
-        truths = [
-            {"category_id": segment.category_id, "segmentations": _packed(segment.masks), "iscrowd": segment.is_crowd}
-            for segment in annotation.segments
-            if segment.category_id >= 0 and annotation.is_thing[segment.category_id] and any(segment.masks)
-        ]
-        results = [
-            {"category_id": label, "segmentations": _packed(masks), "score": score}
-            for masks, label, score in zip(rles, labels, scores, strict=True)
-            if label >= 0 and annotation.is_thing[label]
-        ]
-        self.update_records(truths, results, key=key)
+        super().__init__(num_classes, YOUTUBE_VIS_RULES)
 
     def update_records(
         self, truths: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]], *, key: Hashable = None
@@ -125,17 +87,8 @@ class VideoMaskAveragePrecision:
         """Count one video from plain records, see `group_tracks`."""
         self.table.add(group_tracks(truths, results), key)
 
-    def merge(self, other: Self) -> None:
-        """Add what another process has counted."""
-        self.table.merge(other.table)
-
-    def compute(self) -> dict[str, float]:
-        """`ap` first, then AP at fixed IoU and by size, and average recalls with 1, 10 and 100 results per video."""
-        return named_figures(*self.table.accumulate())
-
-    def per_class(self) -> dict[str, NDArray[np.float64]]:
-        """`ap`, `ap50`, `ap75`, `ar100`, each (K,); NaN for classes without a true object."""
-        return figures_per_class(*self.table.accumulate())
+    def _shape(self, rles: tuple[RLE | None, ...], size: tuple[int, int]) -> dict[str, Any]:  # noqa: ARG002
+        return {"segmentations": [None if rle is None else packed(rle) for rle in rles]}
 
 
 def score_youtube_vis_results(
@@ -252,8 +205,8 @@ def _length(video: dict[str, Any]) -> int | None:
     return int(length) if length else None
 
 
-def _packed(rles: Iterable[RLE | None]) -> list[RLE | None]:
-    return [None if rle is None else packed(rle) for rle in rles]
+def _overlaps(results: Sequence[Record], truths: Sequence[Record], _: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return track_ious(*([record["segmentations"] for record in records] for records in (results, truths)))
 
 
 def _areas(tracks: Sequence[Sequence[RLE | None]]) -> NDArray[np.float64]:
@@ -266,7 +219,7 @@ def _areas(tracks: Sequence[Sequence[RLE | None]]) -> NDArray[np.float64]:
     return areas
 
 
-def _mean_area(record: dict[str, Any]) -> float:
+def _mean_area(record: Record) -> float:
     """Mean over the frames with any pixel, 0 without one."""
     areas = record.get("areas")
     if areas is None:
