@@ -103,8 +103,9 @@ def _kept(prediction: Segments) -> tuple[Segments, str]:
         prediction.scores[kept],
         rles=tuple(prediction.rles[index] for index in kept.tolist()),
     )
-    left_out = len(prediction) - len(shown)
-    return shown, f" ({len(shown) or 'none'} of {len(prediction)}, the others are doubtful)" if left_out else ""
+    if len(shown) == len(prediction):
+        return shown, ""
+    return shown, f" (the best {len(shown)} of {len(prediction)})" if len(shown) else f" (no score from {MIN_SCORE})"
 
 
 def _as_segments(annotation: Annotation) -> Segments:
