@@ -17,7 +17,7 @@ from PIL import Image
 from omg_transformers import formats
 from omg_transformers.cli import main
 from omg_transformers.cli.folders import find_pictures, unique_names
-from omg_transformers.cli.segment import read_labels
+from omg_transformers.cli.question import read_labels
 from omg_transformers.labels import LabelSpace, Vocabulary
 from omg_transformers.model import OMGSegConfig, OMGSegModel
 from omg_transformers.processing import OMGSegImageProcessor, OMGSegProcessor
