@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from omg_transformers.inference.packed_masks import FrameSpool, pack_masks, unpack_masks
 from omg_transformers.inference.requests import make_request
 from omg_transformers.inference.results import FrameResult, on_cpu
-from omg_transformers.inference.tracking import QueryMemory, align_clip
-from omg_transformers.inference.video_state import VideoState, model_fingerprint
+from omg_transformers.inference.tracking import QueryMemory, align_clip, split_frames
+from omg_transformers.inference.video_state import MaskGrid, VideoState, model_fingerprint
 from omg_transformers.inference.video_tracks import Tracks
 from omg_transformers.labels import LabelSpace
 from omg_transformers.plugins import load_head
 from omg_transformers.processing.pictures import read_picture
+from omg_transformers.structures import QueryOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
     import numpy as np
     from torch import Tensor
 
     from omg_transformers.inference.tracking import AlignedClip
     from omg_transformers.model.modeling import OMGSegModel
     from omg_transformers.processing.processor import Labels, OMGSegProcessor
-    from omg_transformers.structures import QueryOutput, Segments
+    from omg_transformers.structures import Segments
 
     Frame = np.ndarray[Any, Any]
 
 MODES = ("online", "offline")
 # Clips whose class logits are averaged online: longer averages would hold on to what is long gone.
 AVERAGED_CLIPS = 30
+# How much being where it was counts for a query, beside the cosine of its states.
+PLACE_WEIGHT = 1.0
 
 
 class VideoSession:
@@ -119,23 +124,93 @@ class VideoSession:
         """One result per frame, in order. frames: in any form that `read_picture` takes, all of one size.
 
         A stream that was left in the middle goes on with the next call; then frames are those from
-        `state.next_frame` on. ValueError: no frame at all, or frames that differ in size.
+        `state.next_frame` on. Offline, frames that can be read twice are (a list, a reader); those of a one-way
+        iterator are kept in a temporary file. ValueError: no frame at all, or frames that differ in size.
         """
+        if isinstance(frames, str | bytes | Path):
+            raise TypeError(f"frames is {str(frames)[:100]!r}: give the frames themselves, such as open_frames(path)")
         yield from self._give()
+        if self.mode == "offline":
+            yield from self._stream_offline(frames)
+            return
         for picture in frames:
             self._read(picture)
-            if len(self._state.frames) == self._wanted():
+            if len(self._state.frames) == self.window:
                 self._answer_window()
                 yield from self._give()
         if len(self._state.frames) > self._state.num_known:
             self._answer_window()
             yield from self._give()
-        if self._state.next_frame == 0:
+        self._require_frames()
+
+    def _require_frames(self) -> None:
+        if self._state.frame_size is None:
             raise ValueError("the video has no frame: check its path, or the filter before it")
 
-    def _wanted(self) -> int:
-        """Frames that make a window; all but the first have their overlap already."""
-        return self.window
+    def _stream_offline(self, frames: Iterable[Any]) -> Iterator[FrameResult]:
+        """Read the whole video, then answer it."""
+        if self._state.is_read and self._state.num_given == len(self._state.masks):
+            raise ValueError("this video has been answered: start a new session for another one")
+        if not self._state.is_read:
+            frames = self._read_all(frames)
+        for picture in frames:
+            index = self._state.next_frame
+            if index == len(self._state.masks):
+                break
+            self._read(picture)
+            (frame,) = self._state.frames
+            self._state = dataclasses.replace(self._state, frames=(), num_given=self._state.num_given + 1)
+            yield FrameResult(index, self._answer_packed(index), frame)
+        if (given := self._state.num_given) < len(self._state.masks):
+            raise ValueError(
+                f"the frames end after {given} of {len(self._state.masks)}: give those from `state.next_frame` on"
+            )
+
+    def _read_all(self, frames: Iterable[Any]) -> Iterable[Any]:
+        """Run the model over all windows and return the frames for a second reading, from the first on."""
+        self._state = VideoState(self._state.settings, self._state.fingerprint)
+        spool = FrameSpool() if iter(frames) is frames else None
+        masks: list[bytes] = []
+        ends = _window_ends(frames, self.window, self.overlap)
+        end = next(ends)
+        for picture in frames:
+            self._read(picture)
+            if spool is not None:
+                spool.append(self._state.frames[-1])
+            if self._state.next_frame == end:
+                masks += self._pack_window()
+                end = next(ends)
+        if len(self._state.frames) > self._state.num_known:
+            masks += self._pack_window()
+        self._require_frames()
+        self._state = dataclasses.replace(
+            self._state, masks=tuple(masks), is_read=True, next_frame=0, frames=(), num_known=0
+        )
+        return frames if spool is None else spool
+
+    def _pack_window(self) -> list[bytes]:
+        """Run the model over a window; its new frames' masks, packed. Queries are matched as in the original."""
+        state = self._state
+        clip = align_clip(self._run(state.frames), state.memory, overlap=state.num_known)
+        output = clip.output
+        masks = output.mask_logits[0]
+        grid = MaskGrid(
+            (masks.shape[0], masks.shape[2], masks.shape[3]),
+            output.input_size,
+            None if output.content_sizes is None else output.content_sizes[0],
+        )
+        self._state = dataclasses.replace(self._after_window(), memory=clip.memory, grid=grid)
+        return [pack_masks(masks[:, place]) for place in range(masks.shape[1])]
+
+    def _answer_packed(self, index: int) -> Segments:
+        """The segments of one frame, with the classes of the whole video."""
+        memory, grid = self._state.memory, self._state.grid
+        assert memory is not None
+        assert grid is not None
+        masks = unpack_masks(self._state.masks[index], grid.shape).to(self.model.device)
+        content = None if grid.content_size is None else (grid.content_size,)
+        output = QueryOutput(None, masks[None, :, None], input_size=grid.input_size, content_sizes=content)
+        return self._tracks.assign(self._postprocess(output, memory), index)
 
     def _read(self, picture: Any) -> None:
         state = self._state
@@ -158,15 +233,23 @@ class VideoSession:
 
     def _answer_window(self) -> None:
         state = self._state
-        clip = align_clip(self._run(state.frames), state.memory, overlap=state.num_known)
+        clip = align_clip(
+            self._run(state.frames),
+            state.memory,
+            overlap=self.overlap if state.memory is None else state.num_known,
+            place_weight=PLACE_WEIGHT,
+        )
         memory, answers = self._answer_online(clip, state.memory)
         new = state.frames[state.num_known :]
         first = state.next_frame - len(new)
         results = [FrameResult(first + place, answers[place], frame) for place, frame in enumerate(new)]
-        kept = state.frames[len(state.frames) - self.overlap :] if self.overlap else ()
-        self._state = dataclasses.replace(
-            state, memory=memory, pending=tuple(results), frames=kept, num_known=len(kept)
-        )
+        self._state = dataclasses.replace(self._after_window(), memory=memory, pending=tuple(results))
+
+    def _after_window(self) -> VideoState:
+        """The state with only those frames that the next window knows."""
+        frames = self._state.frames
+        kept = frames[max(0, len(frames) - self.overlap) :]
+        return dataclasses.replace(self._state, frames=kept, num_known=len(kept))
 
     @torch.no_grad()
     def _run(self, frames: Sequence[Frame]) -> QueryOutput:
@@ -185,41 +268,63 @@ class VideoSession:
 
     def _answer_online(self, clip: AlignedClip, before: QueryMemory | None) -> tuple[QueryMemory, list[Segments]]:
         """The memory after a clip and the segments of each of its new frames."""
+        memory, alone = clip.memory, align_clip(clip.output, None).memory
+        if before is not None and before.class_logits is not None:
+            # A query that saw nothing has nothing to average: what it finds next is new.
+            is_idle = before.class_logits.argmax(-1) == before.class_logits.shape[-1] - 1
+            memory = memory.with_rows(alone, is_idle)
+        asked = _with_own_void(memory, alone)
         frames = range(clip.frames.start, clip.frames.stop)
-        num_queries = len(clip.permutation)
-        device = clip.permutation.device
-        is_live = self._tracks.live_queries(frames[0], num_queries).to(device)
-        memory = clip.memory
-        if before is not None:
-            alone = align_clip(clip.output, None).memory
-            # A query without an object averages nothing: what it finds next is new.
-            memory = memory.with_rows(alone, ~is_live)
-        found = [self._postprocess(clip.output, memory, place) for place in range(len(frames))]
+        masks = clip.output.mask_logits
+        found = [
+            self._postprocess(dataclasses.replace(clip.output, mask_logits=masks[:, :, place : place + 1]), asked)
+            for place in range(len(frames))
+        ]
+        is_live = self._tracks.live_queries(frames[0], len(clip.permutation))
         answers = [self._tracks.assign(segments, frame) for segments, frame in zip(found, frames, strict=True)]
-        shown = torch.cat([segments.info["queries"] for segments in found])
-        is_missing = is_live.clone()
-        is_missing[shown[shown >= 0].to(device)] = False
         if before is not None:
+            for segments in found:
+                queries = segments.info.get("queries", torch.zeros(0, dtype=torch.int64))
+                is_live[queries[queries >= 0]] = False
             # An object out of sight is looked for as it was seen last.
-            memory = memory.with_rows(before, is_missing)
+            memory = memory.with_rows(before, is_live.to(masks.device))
         return memory.at_most(AVERAGED_CLIPS), answers
 
-    def _postprocess(self, output: QueryOutput, memory: QueryMemory, place: int) -> Segments:
-        """The segments of one frame of a clip, with the classes that `memory` tells."""
+    def _postprocess(self, output: QueryOutput, memory: QueryMemory) -> Segments:
+        """The segments of one frame, with the classes that `memory` tells."""
         classes, qualities = memory.class_logits, memory.iou_logits
-        of_frame = dataclasses.replace(
+        averaged = dataclasses.replace(
             output,
             class_logits=None if classes is None else classes[None],
-            mask_logits=output.mask_logits[:, :, place : place + 1],
             iou_logits=None if qualities is None else qualities[None],
             query_states=None,
         )
         space, size = self.request.label_space, self._state.frame_size
         assert size is not None
         (segments,) = self.request.head.postprocess(
-            of_frame, sizes=[size], is_thing=space.is_thing if space is not None else (), **self.request.options
+            averaged, sizes=[size], is_thing=space.is_thing if space is not None else (), **self.request.options
         )
         return on_cpu(segments)
+
+
+def _with_own_void(memory: QueryMemory, alone: QueryMemory) -> QueryMemory:
+    """The mean classes of `memory`, but whether there is an object at all as this clip `alone` says."""
+    means, own = memory.class_logits, alone.class_logits
+    if means is None or own is None:
+        return memory
+    void = own.log_softmax(-1)[:, -1:]
+    rest = torch.log1p(-void.exp().clamp(max=1 - 1e-6))
+    logs = torch.cat([means[:, :-1].log_softmax(-1) + rest, void], dim=-1)
+    return dataclasses.replace(memory, class_logit_sum=logs * memory.counts[:, None])
+
+
+def _window_ends(frames: Iterable[Any], window: int, overlap: int) -> Iterator[int]:
+    """How many frames are read when each window is full. A video of known length is split as the original does."""
+    if isinstance(frames, Sized) and len(frames):
+        yield from (clip.stop for clip in split_frames(len(frames), window, overlap))
+    else:
+        yield from count(window, window - overlap)
+    yield 0
 
 
 def _check_settings(window: int, overlap: int, mode: str, horizon: int) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 VERSION = 1
 # Values of each tensor that the fingerprint looks at: reading 220 million of them would take a second.
 SAMPLED = 256
+PLAIN = ("settings", "fingerprint", "next_frame", "num_given", "frame_size", "next_id", "num_known", "is_read")
 
 
 def model_fingerprint(model: OMGSegModel) -> str:
@@ -38,12 +39,22 @@ def model_fingerprint(model: OMGSegModel) -> str:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class MaskGrid:
+    """What packed masks are of: (Q, h, w), and where the picture is in the padded input, as in `QueryOutput`."""
+
+    shape: tuple[int, int, int]
+    input_size: tuple[int, int] | None
+    content_size: tuple[int, int] | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class VideoState:
     """A video session between two frames. Feed a restored session with the frames from `next_frame` on.
 
     settings: what the session was made with, JSON only. fingerprint: of the model. frame_size: (height, width).
     tracks: (N, 4) int64, see `Tracks`. frames: read but not all answered, the first `num_known` of them known from
-    the clip before. pending: answered but not given out. masks: offline sessions keep those of every frame, packed.
+    the clip before. pending: answered but not given out. masks: offline sessions keep those of every frame, packed;
+    grid says of what shape. is_read: an offline session knows the whole video.
     """
 
     settings: dict[str, Any]
@@ -58,6 +69,8 @@ class VideoState:
     num_known: int = 0
     pending: tuple[FrameResult, ...] = ()
     masks: tuple[bytes, ...] = ()
+    grid: MaskGrid | None = None
+    is_read: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -90,8 +103,8 @@ class VideoState:
 
     def _pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         header: dict[str, Any] = {"version": VERSION}
-        for name in ("settings", "fingerprint", "next_frame", "num_given", "frame_size", "next_id", "num_known"):
-            header[name] = getattr(self, name)
+        header |= {name: getattr(self, name) for name in PLAIN}
+        header["grid"] = None if self.grid is None else dataclasses.asdict(self.grid)
         tensors = {"tracks": self.tracks}
         if self.memory is not None:
             tensors |= {f"memory.{name}": part.cpu().contiguous() for name, part in self.memory.tensors.items()}
@@ -113,11 +126,11 @@ class VideoState:
         if "memory" in header:
             rows = {name: tensors.get(f"memory.{name}") for name in ROWS}
             memory = QueryMemory(**rows, **header["memory"])  # type: ignore[arg-type]
-        size = header["frame_size"]
-        names = ("settings", "fingerprint", "next_frame", "num_given", "next_id", "num_known")
+        plain = {name: header[name] for name in PLAIN} | {"frame_size": _as_tuple(header["frame_size"])}
+        grid = header["grid"]
         return cls(
-            **{name: header[name] for name in names},
-            frame_size=None if size is None else (size[0], size[1]),
+            **plain,
+            grid=None if grid is None else MaskGrid(**{name: _as_tuple(value) for name, value in grid.items()}),
             memory=memory,
             tracks=tensors["tracks"],
             frames=tuple(part.numpy() for name, part in sorted(tensors.items()) if name.startswith("frames.")),
@@ -127,6 +140,10 @@ class VideoState:
             ),
             masks=tuple(part.numpy().tobytes() for name, part in sorted(tensors.items()) if name.startswith("masks.")),
         )
+
+
+def _as_tuple(value: list[int] | None) -> Any:
+    return None if value is None else tuple(value)
 
 
 def _pack_result(result: FrameResult) -> tuple[dict[str, Any], dict[str, Tensor]]:
