@@ -24,7 +24,7 @@ NUM_BLOCKS = {
     "CONTRIBUTING.md": {"bash": 1},
     "docs/heads.md": {"python": 2},
     "docs/labels.md": {"python": 3},
-    "docs/metrics.md": {"python": 1},
+    "docs/metrics.md": {"bash": 1, "python": 1},
     "docs/training.md": {"bash": 4, "python": 1, "yaml": 1},
 }
 DISPLAYED_ONLY = {"text", "toml", "mermaid"}
@@ -72,8 +72,8 @@ def run_line(line, recipe_settings):
             assert set(targets) <= known
         case ["pip", "install", *_]:
             pass  # the tests of the wheel install it
-        case ["omg-seg", "convert", *_] | ["omg-seg", _, *_] if "convert" in words or "--model" in words:
-            build_parser().parse_args(words[1:])  # it needs weights that are not here
+        case ["omg-seg", *arguments] if {"convert", "score", "--model"} & set(words):
+            build_parser().parse_args(arguments)  # it needs weights or a data set that are not here
         case ["omg-seg", *arguments]:
             assert omg_seg(arguments) == 0
         case ["accelerate", "launch", *arguments]:
