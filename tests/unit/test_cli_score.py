@@ -229,7 +229,7 @@ class TestInstance:
         assert figures["ap"] == pytest.approx(0.7)
         assert "boundary_ap" in figures
         assert list(rows_of(tmp_path / "out")) == ["cat", "dog"]
-        assert "1 of 2 samples have no result" in results_of(tmp_path / "out")["notes"]
+        assert results_of(tmp_path / "out")["notes"] == ["1 of 2 samples have no result"]
 
     def test_the_coco_truth_as_results_is_perfect(self, shared_data, tmp_path):
         truth = shared_data / "coco/annotations/instances_val2017.json"

@@ -143,7 +143,7 @@ def run(options: argparse.Namespace) -> int:
 def _with_warnings_as_notes(score: Callable[[argparse.Namespace], Report], options: argparse.Namespace) -> Report:
     """What was left out is printed once, with the figures, and is in the file."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", UserWarning)
         report = score(options)
     notes = dict.fromkeys([*report.notes, *(str(warning.message) for warning in caught)])
     return replace(report, notes=tuple(notes))
