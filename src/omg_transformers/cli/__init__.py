@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from omg_transformers.cli import compare, convert, doctor, evaluate, heads, score, segment
+from omg_transformers.cli import compare, convert, doctor, evaluate, heads, score, segment, video
 
 USAGE_ERROR = 2
 FAILURE = 1
 
 COMMANDS = {
     "segment": segment,
+    "video": video,
     "evaluate": evaluate,
     "compare": compare,
     "score": score,
@@ -33,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = _Parser(prog="omg-seg", description="Segment pictures, and look after OMG-Seg models.")
+    parser = _Parser(prog="omg-seg", description="Segment pictures and videos, and look after OMG-Seg models.")
     parser.add_argument("--version", action="store_true", help="show the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for name, module in COMMANDS.items():

@@ -30,12 +30,11 @@ def run(options: argparse.Namespace) -> int:
     names = unique_names(folders)
     if options.out is not None:
         prepare_folder(options.out)
-    is_first = held_out.start_processes(options.device)
     reports = [
         work.evaluate(folder, None if options.out is None else options.out / name)
         for folder, name in zip(folders, names, strict=True)
     ]
-    if is_first:
+    if work.state.is_main_process:
         from omg_transformers.evaluation.comparison import compare_reports, format_comparison, write_comparison
 
         comparison = compare_reports(names, reports)

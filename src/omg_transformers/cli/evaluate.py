@@ -29,9 +29,8 @@ def run(options: argparse.Namespace) -> int:
         from omg_transformers.cli.folders import prepare_folder
 
         prepare_folder(options.out)
-    is_first = held_out.start_processes(options.device)
     report = work.evaluate(folder, options.out)
-    if is_first:
+    if work.state.is_main_process:
         from omg_transformers.evaluation.report import format_report
 
         print(format_report(report))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +42,7 @@ class HeldOut:
 
     def __init__(self, options: argparse.Namespace) -> None:
         from omg_transformers.data.mixture import SourceSettings, build_source
+        from omg_transformers.inference.processes import join_processes
         from omg_transformers.plugins import load_head
         from omg_transformers.settings import load_settings, settings_to_dict
 
@@ -59,20 +59,23 @@ class HeldOut:
                 f"--task {options.task}: {options.data} can judge {', '.join(self.source.tasks)}, not this task"
             )
         self.about: dict[str, Any] = {"data": settings_to_dict(settings)}
+        self.state = join_processes(options.device)
 
     def evaluate(self, model: Path, out: Path | None) -> Report:
         """The report on one model; the first process writes it into `out`."""
-        from omg_transformers.evaluation.run import evaluate_model, fingerprint
+        from transformers.utils import logging
+
+        from omg_transformers.evaluation.run import evaluate_model
         from omg_transformers.evaluation.segmenters import open_segmenter
 
         options = self.options
-        about = {**self.about, "model_digest": fingerprint(model)} if out is not None else self.about
+        logging.disable_progress_bar()
         return evaluate_model(
-            open_segmenter(model, device=find_device(options.device)),
+            open_segmenter(model, device=options.device or self.state.device),
             self.head,
             self.source,
             out,
-            about=about,
+            about=self.about,
             limit=options.limit,
             prompts=options.prompts,
             options=self.head_options,
@@ -80,26 +83,6 @@ class HeldOut:
             num_worst=options.worst,
             show_progress=True,
         )
-
-
-def start_processes(device: str | None) -> bool:
-    """Join the other processes of `accelerate launch`, if there are any. Returns whether this is the first one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return True
-    from accelerate import PartialState
-
-    return bool(PartialState(cpu=device == "cpu").is_main_process)
-
-
-def find_device(device: str | None) -> Any:
-    """The device of this process: under `accelerate launch` every process has its own."""
-    if device is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate import PartialState
-
-        return PartialState().device
-    from omg_transformers.inference.loading import find_device as first_usable
-
-    return first_usable(device)
 
 
 def model_folder(text: str | None) -> Path:

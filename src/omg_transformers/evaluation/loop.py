@@ -6,32 +6,33 @@ import heapq
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import distributed
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from omg_transformers.data.mixture import SourceSettings
 from omg_transformers.data.sources import SampleError
 from omg_transformers.formats import segments_from_dict, segments_to_dict
+from omg_transformers.formats.shards import ShardWriter, read_shards
+from omg_transformers.inference.bulk import prepare_together
+from omg_transformers.inference.processes import join_processes
 from omg_transformers.metrics.confusion import PixelConfusion
 from omg_transformers.plugins.contract import AsksPrompts, HasClassTable
 from omg_transformers.structures import Segments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from omg_transformers.data import SampleSource
     from omg_transformers.evaluation.segmenters import Segmenter
-    from omg_transformers.formats import LineShards
     from omg_transformers.plugins import TaskHead
     from omg_transformers.structures import Sample
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -79,37 +80,42 @@ def evaluate(
     options: Mapping[str, Any] | None = None,
     batch_size: int = 1,
     num_worst: int = 0,
-    journal: LineShards | None = None,
+    journal: Path | None = None,
+    about: Mapping[str, Any] | None = None,
     show_progress: bool = False,
 ) -> Evaluation:
     """The head's figures over the samples of a source, each answered and judged at the size of its annotation.
 
-    Under `torch.distributed` each sample is answered by one process, and all get the figures over all of them.
+    On several processes each sample is answered by one of them, and all get the figures over all samples.
     limit: only the first samples. prompts: which of the head's `prompt_kinds`, by default the first. options: of the
-    head. num_worst: how many of the worst answers to keep. journal: takes the answers as they come; what it has is not
-    asked again, so a killed run goes on with the same call, on any number of processes.
+    head. num_worst: how many of the worst answers to keep. journal: a folder for the answers as they come; what it has
+    is not asked again, so a killed run goes on with the same call, on any number of processes. about: what the answers
+    depend on, JSON; a folder with answers to something else is refused.
     Raises ValueError for a head that needs prompts and has no standard ones, and when no sample could be used.
     """
     kind = _prompt_kind(head, prompts)
-    place = _Place.here()
     numbers = _numbers(source, limit)
+    state = join_processes()
     tally = _Tally(head, len(source.label_space), num_worst)
-    if journal is not None:
-        journal.open(place.rank)
-    known = place.from_first(lambda: _count_known(journal, source, numbers, tally))
-    pending = [number for number in numbers if number not in known][place.rank :: place.world_size]
-    hidden = not show_progress or place.rank > 0
-    with journal or nullcontext(), tqdm(total=len(pending), unit="sample", desc=head.spec.name, disable=hidden) as bar:
-        for batch in _batches(source, pending, batch_size, tally.skipped):
+    known = None if journal is None else prepare_together(journal, dict(about or {}), state)
+    if journal is not None and state.is_main_process:
+        tally.count_known(source, numbers, read_shards(journal))
+    pending = [number for number in numbers if known is None or str(number) not in known]
+    own = pending[state.process_index :: state.num_processes]
+    hidden = not show_progress or not state.is_main_process
+    shard = nullcontext() if journal is None else ShardWriter(journal, state.process_index)
+    with shard as writer, tqdm(total=len(own), unit="sample", desc=head.spec.name, disable=hidden) as bar:
+        for batch in _batches(source, own, batch_size, tally.skipped):
             found = _answer(segmenter, head, batch, kind, options or {})
             for (number, sample), segments in zip(batch, found, strict=True):
                 tally.count(number, sample, segments)
-                if journal is not None:
-                    journal.write({"number": number, "id": sample.sample_id, **segments_to_dict(segments)})
+                if writer is not None:
+                    writer.add(str(number), segments)
             bar.update(len(batch))
-    for other in place.gather(tally)[1:]:
-        tally.merge(other)
-    return tally.result()
+    total, *others = gather_object([tally]) if state.num_processes > 1 else [tally]
+    for other in others:
+        total.merge(other)
+    return total.result()
 
 
 class _Tally:
@@ -141,6 +147,12 @@ class _Tally:
             heapq.heappush(self.worst, (-figure.figure, -number, figure, segments_to_dict(segments)))
             self._drop_best()
 
+    def count_known(self, source: SampleSource, numbers: range, results: Iterable[tuple[str, Segments]]) -> None:
+        """Count the answers of earlier starts."""
+        for key, segments in results:
+            if int(key) in numbers:
+                self.count(int(key), source.sample(int(key)), segments)
+
     def merge(self, other: _Tally) -> None:
         self.metric.merge(other.metric)
         if self.confusion is not None and other.confusion is not None:
@@ -167,47 +179,6 @@ class _Tally:
             None if self.confusion is None else self.confusion.matrix,
             tuple(self.skipped),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Which process this is, and what all of them know."""
-
-    rank: int = 0
-    world_size: int = 1
-
-    @classmethod
-    def here(cls) -> _Place:
-        if distributed.is_available() and distributed.is_initialized():
-            return cls(distributed.get_rank(), distributed.get_world_size())
-        return cls()
-
-    def gather(self, value: Value) -> list[Value]:
-        """The value of every process, this one's first."""
-        if self.world_size == 1:
-            return [value]
-        values: list[Any] = [None] * self.world_size
-        distributed.all_gather_object(values, value)
-        return [value, *values[: self.rank], *values[self.rank + 1 :]]
-
-    def from_first(self, make: Callable[[], Value]) -> Value:
-        """What the first process makes."""
-        values: list[Any] = [make() if self.rank == 0 else None]
-        if self.world_size > 1:
-            distributed.broadcast_object_list(values)
-        made: Value = values[0]
-        return made
-
-
-def _count_known(journal: LineShards | None, source: SampleSource, numbers: range, tally: _Tally) -> set[int]:
-    """Count the answers of earlier starts, each number once. Returns the numbers."""
-    known: set[int] = set()
-    for line in () if journal is None else journal.read():
-        number = line["number"]
-        if number in numbers and number not in known:
-            known.add(number)
-            tally.count(number, source.sample(number), segments_from_dict(line))
-    return known
 
 
 def _prompt_kind(head: TaskHead, wanted: str | None) -> str | None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import distributed
 
 from omg_transformers.data.frames import decode_frames
 from omg_transformers.evaluation.loop import Evaluation, evaluate
 from omg_transformers.evaluation.report import Report, Stopwatch, write_report
-from omg_transformers.formats import LineShards
 from omg_transformers.formats.atomic_file import write_png
+from omg_transformers.inference.processes import join_processes
 from omg_transformers.visualization.confusion import draw_confusion
 from omg_transformers.visualization.side_by_side import draw_side_by_side
 
@@ -47,13 +45,19 @@ def evaluate_model(
 ) -> Report:
     """Evaluate, and write everything into the folder `out`.
 
-    about: what identifies model and data, JSON; a folder with answers to anything else is refused, one with answers to
-    the same goes on where it was. The other arguments are those of `evaluate`.
+    about: what identifies the data, JSON. A folder with answers about other data or weights is refused; one about the
+    same goes on where it was. The other arguments are those of `evaluate`.
     """
     watch = Stopwatch()
     space = source.label_space
-    asked = {"task": head.spec.name, "prompts": prompts, "options": dict(options or {}), "classes": list(space.names)}
-    journal = None if out is None else LineShards(out / ANSWERS, {**(about or {}), **asked})
+    asked = {
+        **(about or {}),
+        "weights": segmenter.fingerprint,
+        "task": head.spec.name,
+        "prompts": prompts,
+        "options": dict(options or {}),
+        "classes": list(space.names),
+    }
     found = evaluate(
         segmenter,
         head,
@@ -63,17 +67,17 @@ def evaluate_model(
         options=options,
         batch_size=batch_size,
         num_worst=num_worst if out is not None else 0,
-        journal=journal,
+        journal=None if out is None else out / ANSWERS,
+        about=asked,
         show_progress=show_progress,
     )
-    is_parallel = distributed.is_available() and distributed.is_initialized()
+    state = join_processes()
     spent = watch.details()
     details = {
-        **(about or {}),
         **asked,
         "model": segmenter.name,
         "num_parameters": segmenter.num_parameters,
-        "num_processes": distributed.get_world_size() if is_parallel else 1,
+        "num_processes": state.num_processes,
         **spent,
         "seconds_per_sample": round(spent["seconds"] / max(len(found.samples), 1), 4),
         "samples": [
@@ -83,20 +87,10 @@ def evaluate_model(
     }
     notes = (*(f"left out: {reason}" for reason in found.skipped), *segmenter.notes)
     report = Report(head.spec.name, found.figures, len(found.samples), space.names, found.class_columns, notes, details)
-    if out is not None and (not is_parallel or distributed.get_rank() == 0):
+    if out is not None and state.is_main_process:
         write_report(report, out)
         _draw(found, source, out, f"{segmenter.name}, {head.spec.name}")
     return report
-
-
-def fingerprint(folder: Path) -> str:
-    """A digest of the weights and the configuration in a folder."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-        digest.update(path.name.encode())
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:16]
 
 
 def _draw(found: Evaluation, source: SampleSource, out: Path, title: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from omg_transformers.evaluation.foreign import FOREIGN_MODEL_TYPES, open_foreign
 from omg_transformers.inference import OMGSegPipeline, load_pipeline
+from omg_transformers.inference.video_state import model_fingerprint
 from omg_transformers.model import OMGSegConfig
 
 if TYPE_CHECKING:
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 
 class Segmenter(Protocol):
-    """Answers a task on samples. notes: what it left out or could not name, one sentence each."""
+    """Answers a task on samples. fingerprint: a short name for its very weights."""
 
     name: str
     num_parameters: int
+    fingerprint: str
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -51,6 +53,7 @@ class PipelineSegmenter:
     def __init__(self, pipeline: OMGSegPipeline, name: str = "model") -> None:
         self.pipeline, self.name = pipeline, name
         self.num_parameters = sum(parameter.numel() for parameter in pipeline.model.parameters())
+        self.fingerprint = model_fingerprint(pipeline.model)
 
     def segment(
         self,

@@ -11,12 +11,10 @@ from omg_transformers.formats.coco_panoptic import (
     write_id_png,
     write_panoptic,
 )
-from omg_transformers.formats.line_shards import LineShards
 from omg_transformers.formats.segmentation_dict import segmentation_dict
 from omg_transformers.formats.segments_jsonl import read_json_lines, segments_from_dict, segments_to_dict
 
 __all__ = [
-    "LineShards",
     "class_map",
     "coco_results",
     "panoptic_annotation",

@@ -72,7 +72,7 @@ def segment_in_bulk(
         "model": model_fingerprint(pipeline.model),
     }
     folder = Path(out)
-    before = _prepare_together(folder, settings, state)
+    before = prepare_together(folder, settings, state)
     own = _own_inputs(inputs, before, state, is_split=is_split)
     num_failed = num_done = 0
     with ShardWriter(folder, state.process_index) as shard:
@@ -136,8 +136,11 @@ def _note_failure(path: Path, key: str, error: Exception) -> None:
         stream.write(json.dumps({"key": key, "error": one_line(error)}, ensure_ascii=False) + "\n")
 
 
-def _prepare_together(folder: Path, settings: dict[str, Any], state: PartialState) -> KeySet:
-    """The main process looks after the folder and tells all others what is done, before anyone writes."""
+def prepare_together(folder: Path, settings: dict[str, Any], state: PartialState) -> KeySet:
+    """The keys that have a result in the folder. The main process looks after it, before anyone writes.
+
+    settings: what the results answer. ValueError, in all processes, for a folder with answers to something else.
+    """
     found: list[Any] = [None, None]
     if state.is_main_process:
         try:

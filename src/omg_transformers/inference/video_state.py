@@ -28,7 +28,7 @@ SAMPLED = 256
 PLAIN = ("settings", "fingerprint", "next_frame", "num_given", "frame_size", "next_id", "num_known", "is_read")
 
 
-def model_fingerprint(model: OMGSegModel) -> str:
+def model_fingerprint(model: torch.nn.Module) -> str:
     """A short name for these very weights, from their names, shapes, types and a sample of their values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
