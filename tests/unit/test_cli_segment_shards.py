@@ -262,7 +262,7 @@ def test_three_processes_killed_and_resumed_by_two_do_each_picture_exactly_once(
     def sizes() -> list[int]:
         return [path.read_bytes().count(b"\n") for path in sorted(out.glob("shard-*.jsonl"))]
 
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while not (len(sizes()) == 3 and min(sizes()) >= 5):
         assert first.poll() is None, first.communicate()[0]
         assert time.monotonic() < deadline

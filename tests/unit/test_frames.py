@@ -106,6 +106,7 @@ def test_an_iterator_is_read_once_and_lazily():
 
     reader = open_frames(items())
     assert not read
+    assert not reader.is_repeatable
     stream = iter(reader)
     assert next(stream).shape == (24, 32, 3)
     assert read == [0]
@@ -115,6 +116,7 @@ def test_an_iterator_is_read_once_and_lazily():
 def test_a_list_of_frames_is_a_video():
     reader = open_frames([picture(0), picture(1)])
     assert reader.num_frames == 2
+    assert reader.is_repeatable
     assert shades(reader) == [0, 1]
 
 

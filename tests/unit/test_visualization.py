@@ -9,7 +9,7 @@ import torch
 from omg_transformers.labels import LabelSpace, builtin_label_space
 from omg_transformers.ops.masks import encode_masks
 from omg_transformers.structures import Segments
-from omg_transformers.visualization import draw_overlay, segment_colors
+from omg_transformers.visualization import TrackColors, draw_overlay, segment_colors
 from omg_transformers.visualization.places import deepest_point, free_place
 
 SPACE = LabelSpace.from_names(["person", "grass"], things=["person"])
@@ -146,3 +146,20 @@ def test_outlines_follow_masks_but_not_the_pictures_edge():
     assert (result[0, :24] == result[5, 5]).all()
     assert (result[39, 31:] == result[35, 40]).all()
     assert (result[25] == 100).all()
+
+
+def test_an_id_keeps_its_colour_through_a_video_and_others_differ():
+    colors = TrackColors(SPACE)
+    first = colors.of([1, 2, 5], [0, 0, 1])
+    assert first == segment_colors([0, 0, 1], SPACE)
+    # 1 is gone, 2 is now taken for grass, 7 is new: it must not get the colour that 1 may come back with.
+    assert colors.of([2, 7], [1, 0])[0] == first[1]
+    assert len({*first, *colors.of([7], [0])}) == 4
+    assert colors.of([1], [0]) == first[:1]
+
+
+def test_ids_of_things_can_be_written():
+    plain = draw_overlay(picture(300, 400), halves(300, 400), SPACE, scores=False)
+    with_ids = draw_overlay(picture(300, 400), halves(300, 400), SPACE, scores=False, ids=True)
+    assert (with_ids != plain)[:, :200].any()
+    assert (with_ids == plain)[:, 250:].all()  # stuff has none

@@ -28,6 +28,7 @@ class FrameSource(Protocol):
     name: str
     fps: float | None
     num_frames: int | None
+    is_repeatable: bool
 
     def frames(self) -> Iterator[Pixels | ValueError]:
         """From the first frame on, one at a time: pixels, or what is wrong with that frame."""
@@ -39,7 +40,7 @@ class FrameSource(Protocol):
 class FrameReader:
     """Iterates over the frames of a video as (H, W, 3) uint8 RGB arrays; only one is held at a time.
 
-    fps, num_frames: None when not known. Every iteration starts at the first frame again, where the source can.
+    fps, num_frames: None when not known. is_repeatable: every iteration starts at the first frame again.
     skipped: what was left out in the latest iteration, one sentence per frame.
     """
 
@@ -48,6 +49,7 @@ class FrameReader:
             raise ValueError(f"on_error is {on_error!r}: expected 'raise' (stop there) or 'skip' (leave the frame out)")
         self.source, self.on_error = source, on_error
         self.name, self.fps, self.num_frames = source.name, source.fps, source.num_frames
+        self.is_repeatable = source.is_repeatable
         self.skipped: list[str] = []
         self._lost: list[int] = []
 
@@ -130,6 +132,7 @@ def _natural_order(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
 
 class _Pictures:
     fps: float | None = None
+    is_repeatable = True
 
     def __init__(self, name: str, paths: list[Path], max_pixels: int) -> None:
         self.name = name
@@ -155,6 +158,7 @@ class _Items(_Numbered):
 
     def __init__(self, items: Iterable[Any], max_pixels: int) -> None:
         self.num_frames = len(items) if isinstance(items, Sized) else None
+        self.is_repeatable = iter(items) is not items
         self._items, self._max_pixels = items, max_pixels
 
     def frames(self) -> Iterator[Pixels | ValueError]:
@@ -171,6 +175,8 @@ def _picture(item: Any, max_pixels: int) -> Pixels | ValueError:
 
 class _Container(_Numbered):
     """A file that FFmpeg demuxes. A phone's turn is applied, as EXIF is for pictures."""
+
+    is_repeatable = True
 
     def __init__(self, path: Path, max_pixels: int) -> None:
         self.name, self._path, self._max_pixels = path.stem, path, max_pixels
@@ -208,6 +214,7 @@ class _Container(_Numbered):
 
 class _Camera(_Numbered):
     num_frames: int | None = None
+    is_repeatable = False
 
     def __init__(self, index: int) -> None:
         self.name, self.fps = f"camera{index}", None

@@ -37,13 +37,14 @@ def draw_overlay(
     opacity: float = 0.45,
     names: bool = True,
     scores: bool = True,
+    ids: bool = False,
     legend: bool = False,
     colors: Sequence[Color] | None = None,
 ) -> NDArray[np.uint8]:
     """The picture (H, W, 3) with its segments drawn on it; with `legend`, a strip with all names is added below.
 
-    opacity: of the tint, 0 to 1; outlines and names stay. names, scores: written at the deepest point of each mask,
-    unless it is too small or another name is there. colors: one per segment, default `segment_colors`.
+    opacity: of the tint, 0 to 1; outlines and names stay. names, with scores and ids of things: written at the deepest
+    point of each mask, unless it is too small or another name is there. colors: per segment, as `segment_colors`.
     ValueError when picture and segments differ in size.
     """
     if picture.shape != (*segments.size, 3):
@@ -56,7 +57,7 @@ def draw_overlay(
     order = masks.large_first()
     shares = [opacity * (1 if _is_thing(label, label_space) else STUFF_OPACITY) for label in segments.labels.tolist()]
     image = Image.fromarray(_tinted(picture, masks, colors, order, shares))
-    texts = [_text(segments, index, label_space, scores) for index in range(len(segments))]
+    texts = [_text(segments, index, label_space, scores=scores, ids=ids) for index in range(len(segments))]
     if names and min(segments.size) >= MIN_SIDE_FOR_NAMES:
         _write_names(image, masks, colors, texts, order)
     result = np.asarray(image)
@@ -141,9 +142,14 @@ def _outline(inside: NDArray[np.bool_], window: Window, shape: tuple[int, ...], 
     return inside & ~core[1:-1, 1:-1]
 
 
-def _text(segments: Segments, index: int, label_space: LabelSpace | None, scores: bool) -> str:
-    label = int(segments.labels[index])
-    name = label_space.names[label] if label_space is not None and label >= 0 else f"#{int(segments.ids[index])}"
+def _text(segments: Segments, index: int, label_space: LabelSpace | None, *, scores: bool, ids: bool) -> str:
+    label, number = int(segments.labels[index]), f"#{int(segments.ids[index])}"
+    if label_space is None or label < 0:
+        name = number
+    else:
+        name = label_space.names[label]
+        if ids and label_space.is_thing[label]:
+            name = f"{name} {number}"
     return f"{name} {float(segments.scores[index]):.0%}" if scores else name
 
 

@@ -27,18 +27,37 @@ def segment_colors(labels: Sequence[int], label_space: LabelSpace | None) -> lis
     for label in labels:
         number = seen.get(label, 0)
         seen[label] = number + 1
-        if label_space is None or label < 0:
-            colors.append(_from_hsv((0.58 + number * GOLDEN_STEP) % 1, 0.75, 1.0))
-        elif label_space.is_thing[label]:
-            colors.append(_shifted(label_space.colors[label], number))
-        else:
-            colors.append(label_space.colors[label])
+        colors.append(_color(label, number, label_space))
     return colors
+
+
+class TrackColors:
+    """Colours for a video: an id keeps the one it got when it was seen first."""
+
+    def __init__(self, label_space: LabelSpace | None) -> None:
+        self._label_space = label_space
+        self._colors: dict[int, Color] = {}
+        self._seen: dict[int, int] = {}
+
+    def of(self, ids: Sequence[int], labels: Sequence[int]) -> list[Color]:
+        """A colour for each segment of a frame, as `segment_colors` chooses them for what is new."""
+        for identity, label in zip(ids, labels, strict=True):
+            if identity not in self._colors:
+                number = self._seen.get(label, 0)
+                self._seen[label] = number + 1
+                self._colors[identity] = _color(label, number, self._label_space)
+        return [self._colors[identity] for identity in ids]
 
 
 def lightness(color: Color) -> float:
     """How light a colour looks, 0 (black) to 1 (white)."""
     return (0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]) / 255
+
+
+def _color(label: int, number: int, label_space: LabelSpace | None) -> Color:
+    if label_space is None or label < 0:
+        return _from_hsv((0.58 + number * GOLDEN_STEP) % 1, 0.75, 1.0)
+    return _shifted(label_space.colors[label], number) if label_space.is_thing[label] else label_space.colors[label]
 
 
 def _shifted(color: Color, number: int) -> Color:

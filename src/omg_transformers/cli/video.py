@@ -1,0 +1,144 @@
+"""Segment a video: a folder of frames, a file, or a camera; an mp4 of overlays, PNGs and JSON, written as it goes.
+
+Everything in it is found and followed, or, with --follow, --box or --mask, the objects that are shown in the first
+frame. Ctrl-C ends the work after the frame at hand; what is written then is complete up to there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omg_transformers.cli import question
+from omg_transformers.cli.video_formats import FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from omg_transformers.inference.frames import FrameReader
+
+SUMMARY = "segment and follow through videos"
+# What a folder of pictures does not say.
+DEFAULT_FPS = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The video, what to look for, and what to write."""
+    parser.add_argument(
+        "input", metavar="FOLDER|FILE|camera:0", help="a folder of frames, a video file, or a camera by its number"
+    )
+    parser.add_argument("--out", type=Path, default=Path("omg_seg_output"), help="output folder (%(default)s)")
+    question.add_arguments(parser)
+    parser.add_argument("--window", type=question.read_count, help="frames that the model sees at once (1)")
+    parser.add_argument("--overlap", type=int, help="how many of them it has seen in the window before (0)")
+    parser.add_argument(
+        "--mode", choices=("online", "offline"), help="answer at once (default), or read the whole video first"
+    )
+    parser.add_argument(
+        "--formats",
+        nargs="+",
+        choices=tuple(FORMATS),
+        default=["overlay"],
+        metavar="FORMAT",
+        help=f"what to write: {', '.join(f'{name} ({what})' for name, what in FORMATS.items())}; default overlay",
+    )
+    parser.add_argument("--fps", type=float, help=f"of the mp4 (the video's own; of pictures {DEFAULT_FPS:g})")
+    parser.add_argument("--skip-broken", action="store_true", help="leave out frames that cannot be read, do not stop")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Segment all frames. 1 when frames were left out; they are named."""
+    from omg_transformers.cli.folders import prepare_folder
+    from omg_transformers.cli.video_formats import VideoResults
+    from omg_transformers.inference.frames import open_frames
+
+    reader = open_frames(options.input, on_error="skip" if options.skip_broken else "raise")
+    prepare_folder(options.out)
+    session = _open_session(options)
+    fps = options.fps or reader.fps or DEFAULT_FPS
+    started, count = time.perf_counter(), 0
+    frames = _Shown(reader, is_read_twice=options.mode == "offline")
+    with VideoResults(options.out, reader, session.label_space, options.formats, fps=fps) as results, _Stop() as stop:
+        # A one-way source must look like one, or it would be read a second time.
+        for result in session.stream(frames if reader.is_repeatable else iter(frames)):
+            results.add(result)
+            count += 1
+            stop.check()
+        frames.close()
+    seconds = time.perf_counter() - started
+    print(f"{count} frames, {count / seconds:.1f} per second, at most {memory_text()}: {options.out}")
+    for line in reader.skipped:
+        print(f"left out: {line}", file=sys.stderr)
+    return 1 if reader.skipped else 0
+
+
+def _open_session(options: argparse.Namespace) -> Any:
+    from omg_transformers.inference.video_session import VideoSession
+
+    pipeline = question.open_pipeline(options.model, options.device, options.text_tower)
+    labels = question.read_labels(options.labels, pipeline.model.config.label_spaces or ())
+    asked = {name: getattr(options, name) for name in ("threshold", "window", "overlap", "mode")}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    return VideoSession(pipeline.model, pipeline.processor, options.task or "video_panoptic", labels, **asked)
+
+
+class _Shown:
+    """The frames of a reader, with a bar that shows how fast they are read and what memory the process needed."""
+
+    def __init__(self, reader: FrameReader, *, is_read_twice: bool) -> None:
+        from tqdm import tqdm
+
+        total = None if reader.num_frames is None else reader.num_frames * (1 + is_read_twice)
+        self._reader, self._bar = reader, tqdm(total=total, unit="frame")
+
+    def __iter__(self) -> Iterator[Any]:
+        for frame in self._reader:
+            yield frame
+            self._bar.set_postfix_str(memory_text(), refresh=False)
+            self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class _Stop:
+    """Ctrl-C is heard between two frames, so that no file is left in the middle of one; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self._is_asked = False
+
+    def __enter__(self) -> _Stop:
+        self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def check(self) -> None:
+        if self._is_asked:
+            raise KeyboardInterrupt
+
+    def _ask(self, number: int, frame: object) -> None:
+        del number, frame
+        if self._is_asked:
+            raise KeyboardInterrupt
+        self._is_asked = True
+
+
+def memory_text() -> str:
+    """The most memory this process has had, and a GPU's."""
+    texts = []
+    with suppress(ImportError):  # not on Windows
+        import resource
+
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        texts.append(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10 // unit / 2**10:.0f} MiB")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        texts.append(f"{torch.cuda.max_memory_allocated() / 2**20:.0f} MiB on the GPU")
+    return " and ".join(texts) or "unknown memory"
