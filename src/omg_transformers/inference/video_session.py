@@ -13,8 +13,9 @@ import torch
 from omg_transformers.inference.packed_masks import FrameSpool, pack_masks, unpack_masks
 from omg_transformers.inference.requests import make_request
 from omg_transformers.inference.results import FrameResult, on_cpu
+from omg_transformers.inference.state_files import model_fingerprint, require_fingerprint
 from omg_transformers.inference.tracking import QueryMemory, align_clip, split_frames
-from omg_transformers.inference.video_state import MaskGrid, VideoState, model_fingerprint
+from omg_transformers.inference.video_state import MaskGrid, VideoState
 from omg_transformers.inference.video_tracks import Tracks
 from omg_transformers.labels import LabelSpace
 from omg_transformers.plugins import load_head
@@ -91,12 +92,7 @@ class VideoSession:
 
         ValueError when the state was made with another model.
         """
-        fingerprint = model_fingerprint(model)
-        if state.fingerprint != fingerprint:
-            raise ValueError(
-                f"the state was made with another model ({state.fingerprint}, this one is {fingerprint}): "
-                "load the weights it was made with, in the same dtype, or start a new session"
-            )
+        require_fingerprint(model, state.fingerprint)
         settings = dict(state.settings)
         labels = settings.pop("labels")
         session = cls(

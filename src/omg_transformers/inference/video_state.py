@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from omg_transformers.formats.atomic_file import write_bytes
 from omg_transformers.inference.results import FrameResult
+from omg_transformers.inference.state_files import read_state, write_state
 from omg_transformers.inference.tracking import ROWS, QueryMemory
 from omg_transformers.structures import RLE, Segments
 
 if TYPE_CHECKING:
-    from omg_transformers.model.modeling import OMGSegModel
-
-VERSION = 1
-# Values of each tensor that the fingerprint looks at: reading 220 million of them would take a second.
-SAMPLED = 256
+    from pathlib import Path
+KIND = "video state"
 PLAIN = ("settings", "fingerprint", "next_frame", "num_given", "frame_size", "next_id", "num_known", "is_read")
-
-
-def model_fingerprint(model: torch.nn.Module) -> str:
-    """A short name for these very weights, from their names, shapes, types and a sample of their values."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().flatten()
-        sample = flat[:: max(1, len(flat) // SAMPLED)].float().cpu().numpy()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + sample.tobytes())
-    return digest.hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,31 +61,15 @@ class VideoState:
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all; what is no tensor is JSON in its header."""
-        tensors, header = self._pack()
-        return write_bytes(path, save(tensors, metadata={"omg_video_state": json.dumps(header)}))
+        return write_state(path, KIND, *self._pack())
 
     @classmethod
     def load(cls, path: str | Path) -> VideoState:
         """Read what `save` wrote. ValueError when it is no such file."""
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{path} does not exist: give the file that VideoState.save wrote")
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                text = (file.metadata() or {}).get("omg_video_state")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 it is no dictionary
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no state of a video session ({error}): was its writer interrupted?") from error
-        header = json.loads(text) if text else {}
-        if header.get("version") != VERSION:
-            raise ValueError(
-                f"{path} holds no state of a video session of version {VERSION}: give a file that VideoState.save "
-                "of this release wrote"
-            )
-        return cls._unpack(tensors, header)
+        return cls._unpack(*read_state(path, KIND))
 
     def _pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        header: dict[str, Any] = {"version": VERSION}
-        header |= {name: getattr(self, name) for name in PLAIN}
+        header: dict[str, Any] = {name: getattr(self, name) for name in PLAIN}
         header["grid"] = None if self.grid is None else dataclasses.asdict(self.grid)
         tensors = {"tracks": self.tracks}
         if self.memory is not None:
