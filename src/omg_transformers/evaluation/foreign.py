@@ -19,7 +19,7 @@ from omg_transformers.data.frames import decode_frames
 from omg_transformers.evaluation.foreign_labels import ClassMatch
 from omg_transformers.evaluation.foreign_prompts import PromptedModel
 from omg_transformers.evaluation.foreign_queries import TASKS, LearnedQueryModel
-from omg_transformers.inference.video_state import model_fingerprint
+from omg_transformers.inference.state_files import model_fingerprint
 from omg_transformers.labels.names import nearest_hint
 
 if TYPE_CHECKING:

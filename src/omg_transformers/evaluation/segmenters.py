@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from omg_transformers.evaluation.foreign import FOREIGN_MODEL_TYPES, open_foreign
 from omg_transformers.inference import OMGSegPipeline, load_pipeline
-from omg_transformers.inference.video_state import model_fingerprint
+from omg_transformers.inference.state_files import model_fingerprint
 from omg_transformers.model import OMGSegConfig
 
 if TYPE_CHECKING:

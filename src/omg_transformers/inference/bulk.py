@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from omg_transformers.formats import write_bytes, write_json
 from omg_transformers.formats.shards import KeySet, ShardWriter, repair_shards, shard_keys, shard_paths
 from omg_transformers.inference.processes import join_processes
-from omg_transformers.inference.video_state import model_fingerprint
+from omg_transformers.inference.state_files import model_fingerprint
 from omg_transformers.processing.pictures import read_picture
 
 if TYPE_CHECKING:
