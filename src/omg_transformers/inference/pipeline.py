@@ -1,4 +1,4 @@
-"""`pipeline("omg-segmentation")`: pictures in, named and scored masks out."""
+"""`pipeline("omg-segmentation")`: pictures and videos in, named and scored masks out."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ import numpy as np
 from PIL import Image
 from transformers import Pipeline
 
-from omg_transformers.inference.requests import Request, make_request, resolve_labels
+from omg_transformers.inference.frames import open_frames
+from omg_transformers.inference.requests import Request, check_threshold, make_request, resolve_labels
 from omg_transformers.inference.results import on_cpu
+from omg_transformers.inference.video_session import VideoSession
 from omg_transformers.labels import LabelSpace
 from omg_transformers.plugins import TaskHead, available_heads, load_head
 from omg_transformers.processing.grouping import group_by_key
 from omg_transformers.processing.pictures import read_picture
 from omg_transformers.processing.processor import Labels
+from omg_transformers.processing.prompts import PROMPTS
 from omg_transformers.structures import Segments
 
-PROMPTS = ("input_points", "input_labels", "input_boxes")
 QUERY_INPUTS = "query_inputs"
 
 
@@ -33,15 +35,19 @@ class _Answer:
 
 
 class OMGSegPipeline(Pipeline):
-    """Segments pictures by any installed task and any names.
+    """Segments pictures and videos by any installed task and any names.
 
     Per call or on construction: task (or subtask, the stock pipelines' word), labels, threshold, any option of the
     task's head (else the checkpoint's `head_options` hold, else the head's own), and prompts of a picture in its own
-    pixels: input_points [object][point][x, y], input_labels [object][point], input_boxes [box][x1, y1, x2, y2];
+    pixels: input_points [object][point][x, y], input_labels [object][point] (1 inside, 0 outside), input_boxes
+    [object][x1, y1, x2, y2], input_masks [object] (H, W); threshold may be {name: score}; multimask_output: several
+    masks per prompt in a row, the scores say which is best; names given with prompts name their masks;
     query_inputs: a batch of one for a plug-in's query encoder, in pixels of the model's input. Per call, a picture may
     be {"image": ..., prompts}.
     Returns per picture a list of {"label", "score", "mask" (PIL "L", 0 or 255), "id", "box" {xmin, ymin, xmax, ymax,
     the last two exclusive}, "is_thing"}. A list gives a list, a generator a generator.
+    A video task takes one video, in any form that `open_frames` takes: a folder, a file, or its frames; and as options
+    also those of `VideoSession`. It gives an iterator of such lists, one per frame, in which an id stays an object's.
     """
 
     _load_processor = True
@@ -51,10 +57,12 @@ class OMGSegPipeline(Pipeline):
     _load_tokenizer = False
 
     def __call__(self, inputs: Any = None, **kwargs: Any) -> Any:
-        """Segment one picture, a list, or a generator of pictures, in any form that `read_picture` takes."""
+        """Segment one picture, a list, or a generator of them, in any form that `read_picture` takes; or one video."""
         inputs = kwargs.pop("images", None) if inputs is None else inputs
         if inputs is None:
             raise ValueError("the pipeline was called without a picture: pass a path, a PIL image, an array or a list")
+        if self._asks_video(kwargs):
+            return self._answer_video(inputs, kwargs)
         if isinstance(inputs, tuple):
             inputs = list(inputs)
         if isinstance(inputs, Iterator) and not isinstance(inputs, io.IOBase):
@@ -73,7 +81,9 @@ class OMGSegPipeline(Pipeline):
         """Check and complete what a call asks: the head, its classes and its options. The errors name the nearest."""
         head = load_head(task) if task is not None else self._default_head("learned")
         if head.spec.is_video:
-            raise ValueError(f"task {head.spec.name!r} needs clips, and this pipeline takes pictures")
+            raise ValueError(
+                f"task {head.spec.name!r} is for videos: call the pipeline with a video, or use a VideoSession"
+            )
         return make_request(
             self.model,
             self._processor(),
@@ -108,6 +118,20 @@ class OMGSegPipeline(Pipeline):
                 return load_head(name)
         raise ValueError(f"no installed head answers {query_type!r} queries; installed: {', '.join(names) or 'none'}")
 
+    def _asks_video(self, kwargs: Mapping[str, Any]) -> bool:
+        task = kwargs.get("task") or kwargs.get("subtask") or self._forward_params.get("task")
+        return task is not None and load_head(task).spec.is_video
+
+    def _answer_video(self, video: Any, kwargs: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
+        """What is wrong with the call is said here, not at the first answer."""
+        prompts, asked, _ = self._merged_parameters(kwargs)
+        if prompts:
+            raise ValueError(f"task {asked['task']!r} takes no {', '.join(prompts)}: it finds everything by itself")
+        session = VideoSession(self.model, self._processor(), **asked)
+        reader = open_frames(video, max_pixels=self._processor().image_processor.max_pixels)
+        frames = reader if reader.is_repeatable else iter(reader)
+        return (_describe_all(result.segments, session.label_space) for result in session.stream(frames))
+
     def _merged_parameters(self, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         given = self._sanitize_parameters(**kwargs)
         own = (self._preprocess_params, self._forward_params, self._postprocess_params)
@@ -120,9 +144,8 @@ class OMGSegPipeline(Pipeline):
         if "images" in kwargs:
             raise TypeError("images= is given twice: pass the pictures once")
         preprocess = {name: kwargs.pop(name) for name in (*PROMPTS, QUERY_INPUTS) if kwargs.get(name) is not None}
-        threshold = kwargs.get("threshold")
-        if threshold is not None and not (isinstance(threshold, int | float | np.number) and 0 <= threshold <= 1):
-            raise ValueError(f"threshold is {threshold!r}: expected a score from 0 to 1")
+        if kwargs.get("threshold") is not None and not isinstance(kwargs["threshold"], Mapping):
+            check_threshold(kwargs["threshold"])
         # For these None says "as usual"; for a head's own option it is a value, stronger than the checkpoint's.
         unset = [name for name in ("task", "labels", "threshold", *PROMPTS, QUERY_INPUTS) if kwargs.get(name) is None]
         return preprocess, {name: value for name, value in kwargs.items() if name not in unset}, {}
@@ -142,12 +165,13 @@ class OMGSegPipeline(Pipeline):
         items = items if isinstance(items, list) else [items]
         if "task" not in kwargs and any(name in item for item in items for name in PROMPTS):
             kwargs = {**kwargs, "task": self._default_head("prompt").spec.name}
+        several = {"multimask_output": bool(kwargs.pop("multimask_output", False))}
         request = self.request(**kwargs)
         for item in items:
             _check_prompts(request.head, item)
         answers: dict[int, _Answer] = {}
         for group in group_by_key([self._batch_key(item) for item in items]):
-            results = self._segment_batch([items[index] for index in group], request)
+            results = self._segment_batch([items[index] for index in group], request, several)
             answers.update(zip(group, results, strict=True))
         return [answers[index] for index in range(len(items))]
 
@@ -156,15 +180,18 @@ class OMGSegPipeline(Pipeline):
         if QUERY_INPUTS in item:  # only their encoder knows how to batch them
             return (id(item),)
         try:
-            shapes = tuple(np.shape(item[name]) if name in item else None for name in PROMPTS)
+            shapes = tuple(np.shape(item[name]) if name in item else None for name in PROMPTS if name != "input_masks")
+            shapes += (len(item["input_masks"]) if "input_masks" in item else None,)
         except ValueError:  # ragged: the processor says what is wrong
             return (id(item),)
         if self.model.config.backbone_pads_safely:
             return shapes
         return (self._processor().image_processor.padded_size(item["picture"].shape[:2]), *shapes)
 
-    def _segment_batch(self, items: list[dict[str, Any]], request: Request) -> list[_Answer]:
-        processor, head, space = self._processor(), request.head, request.label_space
+    def _segment_batch(
+        self, items: list[dict[str, Any]], request: Request, several: Mapping[str, bool]
+    ) -> list[_Answer]:
+        processor, head = self._processor(), request.head
         prompts = {name: [item[name] for item in items] for name in PROMPTS if name in items[0]}
         inputs = processor([item["picture"] for item in items], **prompts)
         inputs.pop("class_embeds", None)
@@ -176,15 +203,13 @@ class OMGSegPipeline(Pipeline):
         inputs = inputs.to(self.device)
         # Prompts and names stay float32: bfloat16 cannot tell pixel 1000 from 1004.
         inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
-        outputs = self.model(**inputs, **asked)
-        is_thing = space.is_thing if space is not None else ()
-        results = head.postprocess(outputs.to_query_output(), sizes=sizes, is_thing=is_thing, **request.options)
-        return [_Answer(on_cpu(segments), space) for segments in results]
+        outputs = self.model(**inputs, **asked, **several)
+        results = request.answer(outputs.to_query_output(), sizes=sizes)
+        return [_Answer(on_cpu(segments), request.label_space) for segments in results]
 
     def postprocess(self, answer: _Answer) -> list[dict[str, Any]]:
         """One dictionary per segment of one picture."""
-        segments, space = answer.segments, answer.label_space
-        return [_describe(segments, index, space) for index in range(len(segments))]
+        return _describe_all(answer.segments, answer.label_space)
 
     def run_single(self, inputs: Any, preprocess_params: Any, forward_params: Any, postprocess_params: Any) -> Any:
         """One picture."""
@@ -217,6 +242,10 @@ def _check_prompts(head: TaskHead, item: Mapping[str, Any]) -> None:
         raise ValueError(
             f"task {name!r} needs a prompt: pass input_points=[[[x, y]]] or input_boxes=[[x1, y1, x2, y2]]"
         )
+
+
+def _describe_all(segments: Segments, space: LabelSpace | None) -> list[dict[str, Any]]:
+    return [_describe(segments, index, space) for index in range(len(segments))]
 
 
 def _describe(segments: Segments, index: int, space: LabelSpace | None) -> dict[str, Any]:
