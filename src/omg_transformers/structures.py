@@ -18,11 +18,35 @@ if TYPE_CHECKING:
     from omg_transformers.labels import LabelSpace
 
 
+# What the SAM family fills places with where an object has no point or no box; also the label of such a point.
+NO_PROMPT = -10
+# Mask logits and mask prompts have one cell per 4 x 4 pixels of the padded input.
+MASK_STRIDE = 4
+
+
 class RLE(TypedDict):
     """A binary mask as COCO's compressed run-length encoding: `size` is [height, width]."""
 
     size: list[int]
     counts: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PromptHints:
+    """What was said about N objects beyond the one point or box that a query holds; all about the first frame.
+
+    is_given: (B, N) bool, of which objects more was said; the others have no points, boxes or masks here.
+    points_xy_norm: (B, N, P, 2) in [0, 1] of the picture. point_labels: (B, N, P) 1 inside, 0 outside, -10 no point.
+    boxes_xyxy_norm: (B, N, 4), NaN: none. masks: (B, N, h, w) share of each cell of the padded mask grid, or None.
+    has_mask: (B, N) bool.
+    """
+
+    is_given: Tensor
+    points_xy_norm: Tensor
+    point_labels: Tensor
+    boxes_xyxy_norm: Tensor
+    masks: Tensor | None
+    has_mask: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +56,14 @@ class Queries:
     content: (B, Q, D) initial query features. position: (B, Q, D) added to queries and keys in attention.
     is_isolated: the queries do not see each other (prompts are independent of one another).
     anchors_xy_norm: (B, Q, 2) places in the picture the queries are about, (x, y) in [0, 1] of the content, or None.
+    hints: what else was said about the first N queries, or None.
     """
 
     content: Tensor
     position: Tensor
     is_isolated: bool = False
     anchors_xy_norm: Tensor | None = None
+    hints: PromptHints | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -354,12 +354,12 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"class_embeds.*16"):
             model(pictures(), class_embeds=torch.zeros(5, 1, 7))
 
-    def test_both_points_and_boxes(self, model):
-        with pytest.raises(ValueError, match="exactly one"):
-            model(pictures(), input_points=torch.zeros(2, 1, 1, 2), input_boxes=torch.zeros(2, 1, 4))
+    def test_points_and_boxes_for_different_numbers_of_objects(self, model):
+        with pytest.raises(ValueError, match="different numbers of objects"):
+            model(pictures(), input_points=torch.zeros(2, 1, 1, 2), input_boxes=torch.zeros(2, 2, 4))
 
-    def test_background_points_are_refused(self, model):
-        with pytest.raises(ValueError, match="background"):
+    def test_background_points_alone_are_refused(self, model):
+        with pytest.raises(ValueError, match="only points outside"):
             model(pictures(), input_points=torch.ones(2, 1, 1, 2), input_labels=torch.zeros(2, 1, 1))
 
     def test_boxes_for_another_batch(self, model):

@@ -25,6 +25,8 @@ class OMGSegConfig(PreTrainedConfig):
     point_prompt_row: which row of the prompt-type embedding points use; converted weights use 0, like boxes,
       since the original never trained row 1.
     mask_refinement: a last step that sharpens each mask around its anchor; off in converted weights.
+    prompt_correction: a last step through which further clicks, boxes and given masks correct the masks of prompts;
+      without it an untrained rule combines the answers to single prompts.
     query_encoders: query types that plug-ins bring: name -> {"distribution": str, "options": dict}.
     label_spaces: name -> `LabelSpace.to_dict()` of the spaces the weights were trained on.
     default_task: the head that the pipeline uses when none is named.
@@ -58,6 +60,8 @@ class OMGSegConfig(PreTrainedConfig):
     point_prompt_radius: float = 3.0
     mask_refinement: bool = False
     mask_refinement_size: int = 16
+    prompt_correction: bool = False
+    prompt_correction_size: int = 16
     query_encoders: dict[str, Any] | None = None
     label_spaces: dict[str, Any] | None = None
     default_task: str | None = None
@@ -140,6 +144,7 @@ _LEAST = {
     "decoder_ffn_size": 1,
     "num_queries": 1,
     "mask_refinement_size": 1,
+    "prompt_correction_size": 1,
     "logit_scale": 1e-6,
     "layer_norm_eps": 0.0,
     "seen_exponent": 0.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import warnings
@@ -17,6 +18,7 @@ from transformers.utils import ModelOutput
 
 from omg_transformers.model.backbones import build_backbone, freeze
 from omg_transformers.model.classifier import class_logits, fuse_open_vocabulary, pool_clip_features
+from omg_transformers.model.click_rule import add_click_queries, apply_clicks
 from omg_transformers.model.configuration import OMGSegConfig
 from omg_transformers.model.layers import ZeroConvolution, ZeroLinear
 from omg_transformers.model.padding import Content
@@ -162,7 +164,9 @@ class OMGSegModel(PreTrainedModel):
         input_points: Tensor | None = None,
         input_labels: Tensor | None = None,
         input_boxes: Tensor | None = None,
+        input_masks: Tensor | None = None,
         *,
+        multimask_output: bool = False,
         query_type: str | None = None,
         query_inputs: Mapping[str, Any] | None = None,
         image_features: ImageFeatures | None = None,
@@ -174,8 +178,10 @@ class OMGSegModel(PreTrainedModel):
 
         pixel_values, pixel_mask: as in `get_image_features`; or its result as `image_features`.
         class_embeds: (K, P, text_dim) unit vectors, P synonyms per name; without them there are no class logits.
-        input_points: (B, N, 1, 2) (x, y); input_labels: (B, N, 1), 1 = foreground; input_boxes: (B, N, 4) xyxy;
-        all in pixels of the padded input. query_type, query_inputs: another query encoder by name, and its inputs.
+        input_points: (B, N, P, 2) (x, y); input_labels: (B, N, P), 1 inside, 0 outside, -10 no point; input_boxes:
+        (B, N, 4) xyxy; all in pixels of the padded input. input_masks: (B, N, H / 4, W / 4) in [0, 1].
+        multimask_output: NUM_CANDIDATES answers in a row per prompt, of other extents, instead of one.
+        query_type, query_inputs: another query encoder by name, and its inputs.
         seen_classes: (K,) bool, which names were trained: fuses in the opinion of the CLIP backbone (FC-CLIP).
         """
         if (pixel_values is None) == (image_features is None):
@@ -184,19 +190,23 @@ class OMGSegModel(PreTrainedModel):
             image_features = self.get_image_features(pixel_values, pixel_mask)
         assert image_features is not None
         _check_class_embeds(class_embeds, self.config.text_dim)
-        prompts = {"input_points": input_points, "input_labels": input_labels, "input_boxes": input_boxes}
+        prompts = {
+            "input_points": input_points,
+            "input_labels": input_labels,
+            "input_boxes": input_boxes,
+            "input_masks": input_masks,
+            "multimask_output": multimask_output or None,
+        }
         prompts = {name: value for name, value in prompts.items() if value is not None}
         if query_type is None:
             query_type = "prompt" if prompts else "learned"
-        encoder = self._query_encoder(query_type)
         content = image_features.content
-        queries = encoder(
-            batch_size=image_features.batch_size,
-            content_sizes=content.as_float(image_features.batch_size, image_features.clip_map.device),
-            inputs={**prompts, **(query_inputs or {})},
-        )
-        predictions, states = self.query_decoder(
-            queries, image_features, class_embeds, output_auxiliary=output_auxiliary
+        predictions, states = self._answer(
+            self._query_encoder(query_type),
+            {**prompts, **(query_inputs or {})},
+            image_features,
+            class_embeds,
+            output_auxiliary=output_auxiliary,
         )
         last = predictions[-1]
         classes = last.class_logits
@@ -211,6 +221,32 @@ class OMGSegModel(PreTrainedModel):
             content_sizes=content.sizes,
             input_size=content.input_size,
         )
+
+    def _answer(
+        self,
+        encoder: nn.Module,
+        inputs: Mapping[str, Any],
+        features: ImageFeatures,
+        class_embeds: Tensor | None,
+        *,
+        output_auxiliary: bool,
+    ) -> tuple[list[Prediction], Tensor]:
+        """The decoder's predictions and states for what a query encoder makes of `inputs`."""
+        _check_masks(inputs.get("input_masks"), features)
+        encode = functools.partial(
+            encoder,
+            batch_size=features.batch_size,
+            content_sizes=features.content.as_float(features.batch_size, features.clip_map.device),
+        )
+        queries = encode(inputs=inputs)
+        decode = functools.partial(
+            self.query_decoder, features=features, class_embeds=class_embeds, output_auxiliary=output_auxiliary
+        )
+        if queries.hints is None or self.query_decoder.correction is not None:
+            return decode(queries)
+        predictions, states = decode(add_click_queries(queries, encode, features.content))
+        count = queries.content.shape[1]
+        return [apply_clicks(item, queries, features.content) for item in predictions], states[:, :count]
 
     def clip_class_logits(
         self, clip_map: Tensor, mask_logits: Tensor, class_embeds: Tensor, content: Content
@@ -258,6 +294,15 @@ class OMGSegModel(PreTrainedModel):
             known = ", ".join(sorted(self.query_encoders))
             raise ValueError(f"query_type is {query_type!r}: this model has {known}")
         return self.query_encoders[query_type]
+
+
+def _check_masks(masks: Any, features: ImageFeatures) -> None:
+    size = tuple(features.mask_features.shape[-2:])
+    if isinstance(masks, Tensor) and tuple(masks.shape[-2:]) != size:
+        raise ValueError(
+            f"input_masks has shape {tuple(masks.shape)}: expected (B, N, {size[0]}, {size[1]}), a quarter of the "
+            "padded input (the processor makes them from masks of the picture's size)"
+        )
 
 
 def _as_outputs(predictions: list[Prediction]) -> tuple[QueryOutput, ...]:

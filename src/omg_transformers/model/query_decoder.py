@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from omg_transformers.model.classifier import PredictionHead, TextClassifier
+from omg_transformers.model.correction import PromptCorrection
 from omg_transformers.model.pixel_decoder import NUM_LEVELS
 from omg_transformers.model.positions import cell_positions, frame_positions
 from omg_transformers.model.refinement import MaskRefinement
@@ -18,7 +19,7 @@ from omg_transformers.model.refinement import MaskRefinement
 if TYPE_CHECKING:
     from omg_transformers.model.configuration import OMGSegConfig
     from omg_transformers.model.padding import Content
-    from omg_transformers.structures import Queries
+    from omg_transformers.structures import PromptHints, Queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,7 @@ class QueryDecoder(nn.Module):
         self.iou_head = PredictionHead(config.hidden_size, 1)
         self.classifier = TextClassifier(config)
         self.refinement = MaskRefinement(config) if config.mask_refinement else None
+        self.correction = PromptCorrection(config) if config.prompt_correction else None
 
     def prepare(
         self, mask_features: Tensor, memories: list[Tensor], clip_map: Tensor, content: Content, num_frames: int
@@ -192,7 +194,25 @@ class QueryDecoder(nn.Module):
                 features.content.repeat(features.num_frames),
             )
             predictions.append(self._describe(normed, refined, features, flat_features, class_embeds))
+        if self.correction is not None and queries.hints is not None:
+            corrected = self._correct(predictions[-1], normed, queries.hints, features)
+            # Again: the class is read where the corrected mask is.
+            described = self._describe(normed, corrected.mask_logits, features, flat_features, class_embeds)
+            corrected = replace(described, iou_logits=corrected.iou_logits)
+            predictions = [*predictions, corrected] if output_auxiliary else [corrected]
         return predictions, states
+
+    def _correct(self, last: Prediction, normed: Tensor, hints: PromptHints, features: ImageFeatures) -> Prediction:
+        assert self.correction is not None
+        masks, qualities = self.correction(
+            last.mask_logits,
+            last.iou_logits,
+            features.mask_features,
+            normed,
+            hints,
+            features.content.repeat(features.num_frames),
+        )
+        return Prediction(None, masks, qualities)
 
     def _mask_logits(self, mask_embeds: Tensor, features: ImageFeatures, flat_features: Tensor) -> Tensor:
         size = features.mask_features.shape[-2:]

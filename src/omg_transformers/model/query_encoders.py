@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from omg_transformers.model.positions import box_positions
+from omg_transformers.model.prompt_inputs import other_extents, read_prompts
 from omg_transformers.plugins import HeadLoadError, load_query_encoder
 from omg_transformers.structures import Queries
 
@@ -39,7 +40,10 @@ class LearnedQueries(nn.Module):
 
 
 class PromptQueries(nn.Module):
-    """One query per box or point. A point is a small box around it, as in the original."""
+    """One query per object, holding a box or a point. A point is a small box around it, as in the original.
+
+    What is said beyond that (more points, points outside, a mask) comes along as hints.
+    """
 
     def __init__(self, hidden_size: int, point_row: int, point_radius: float) -> None:
         super().__init__()
@@ -49,33 +53,27 @@ class PromptQueries(nn.Module):
         self.position_projection = nn.Linear(2 * hidden_size, hidden_size)
 
     def forward(self, *, batch_size: int, content_sizes: Tensor, inputs: Mapping[str, Any]) -> Queries:
-        """inputs: `input_boxes` (B, N, 4) xyxy or `input_points` (B, N, 1, 2), in pixels of the padded input.
+        """inputs, each about N objects: `input_boxes` (B, N, 4) xyxy, -10 everywhere: no box; `input_points`
+        (B, N, P, 2) with `input_labels` (B, N, P), 1 inside (also without labels), 0 outside, -10 no point; both in
+        pixels of the padded input; `input_masks` (B, N, H / 4, W / 4) in [0, 1], zeros: no mask.
 
         `box_types` (B, N) int64 may tell which boxes stand for boxes (0) and which for points (1).
+        With `multimask_output` every object has NUM_CANDIDATES queries in a row: as asked, then of other extents.
         """
-        boxes, points = inputs.get("input_boxes"), inputs.get("input_points")
-        _check_labels(inputs.get("input_labels"))
-        if (boxes is None) == (points is None):
-            raise ValueError("prompts need either `input_boxes` or `input_points`: give exactly one of them")
-        if boxes is None:
-            assert points is not None
-            _check_prompt("input_points", points, batch_size, (1, 2))
-            corner = points[:, :, 0]
-            boxes = torch.cat([corner - self.point_radius, corner + self.point_radius], dim=-1)
-            types = torch.full(boxes.shape[:2], self.point_row, device=boxes.device)
-        else:
-            _check_prompt("input_boxes", boxes, batch_size, (4,))
-            types = inputs.get("box_types", torch.zeros(boxes.shape[:2], dtype=torch.int64, device=boxes.device))
-        corners = boxes.float().unflatten(-1, (2, 2)) / content_sizes.flip(-1)[:, None, None]
+        asked = read_prompts(inputs, batch_size, content_sizes, self.point_row, self.point_radius)
+        if inputs.get("multimask_output"):
+            asked = other_extents(asked, content_sizes)
+        corners = asked.boxes.float().unflatten(-1, (2, 2)) / content_sizes.flip(-1)[:, None, None]
         centre, extent = corners.mean(2), corners[:, :, 1] - corners[:, :, 0]
         box = _squash(torch.cat([centre, extent], dim=-1))
-        content = self.type_embedding(types) + self.mask_token.weight[0]
+        content = self.type_embedding(asked.types) + self.mask_token.weight[0]
         encoding = box_positions(box, content.shape[-1] // 2)
         return Queries(
             content=content,
             position=self.position_projection(encoding.to(content.dtype)),
             is_isolated=True,
             anchors_xy_norm=centre.clamp(0, 1),
+            hints=asked.hints,
         )
 
 
@@ -83,22 +81,6 @@ def _squash(shares: Tensor, epsilon: float = 1e-5) -> Tensor:
     """sigmoid(inverse_sigmoid(x)) as the original takes it: x inside (epsilon, 1 - epsilon), bounded outside."""
     shares = shares.clamp(0, 1)
     return shares.clamp(min=epsilon) / (shares.clamp(min=epsilon) + (1 - shares).clamp(min=epsilon))
-
-
-def _check_prompt(name: str, value: Tensor, batch_size: int, tail: tuple[int, ...]) -> None:
-    if value.dim() != 2 + len(tail) or value.shape[0] != batch_size or value.shape[2:] != tail:
-        expected = ", ".join(str(part) for part in ("N", *tail))
-        raise ValueError(
-            f"{name} has shape {tuple(value.shape)}: expected ({batch_size}, {expected}), "
-            "one prompt per object, in pixels of the padded input (the processor makes them)"
-        )
-
-
-def _check_labels(labels: Tensor | None) -> None:
-    if labels is None or torch.compiler.is_compiling():
-        return
-    if bool((labels == 0).any()):
-        raise ValueError("input_labels holds 0 (background): this model takes one foreground point per object")
 
 
 def build_query_encoders(config: OMGSegConfig) -> tuple[nn.ModuleDict, dict[str, str]]:

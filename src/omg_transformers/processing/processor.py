@@ -16,7 +16,7 @@ from omg_transformers.labels import LabelSpace, Vocabulary, builtin_label_space,
 from omg_transformers.labels.names import nearest_hint
 from omg_transformers.plugins import load_head
 from omg_transformers.processing.image_processor import OMGSegImageProcessor
-from omg_transformers.processing.prompts import prepare_boxes, prepare_point_labels, prepare_points
+from omg_transformers.processing.prompts import PROMPTS, prepare_prompts
 from omg_transformers.structures import QueryOutput, Segments
 
 Labels = LabelSpace | Mapping[str, Any] | str | Sequence[str]
@@ -51,7 +51,7 @@ class OMGSegProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """The keys of a call that `OMGSegModel.forward` reads."""
-        return [*self.image_processor.model_input_names, "class_embeds", "input_points", "input_labels", "input_boxes"]
+        return [*self.image_processor.model_input_names, "class_embeds", *PROMPTS]
 
     def __call__(
         self,
@@ -62,6 +62,7 @@ class OMGSegProcessor(ProcessorMixin):
         input_points: Any = None,
         input_labels: Any = None,
         input_boxes: Any = None,
+        input_masks: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Inputs for `OMGSegModel`, plus original_sizes (B, 2), the `target_sizes` of `post_process`.
@@ -70,26 +71,31 @@ class OMGSegProcessor(ProcessorMixin):
         a list of frames, all with the same number of frames -> pixel_values (B, T, 3, H, W).
         labels: names ("person", "sofa|couch" for synonyms), a LabelSpace, or a built-in space's name
         -> class_embeds (K, P, D).
-        input_points [picture][object][point][x, y], input_labels [picture][object][point] (1 inside, 0 outside) and
-        input_boxes [picture][box][x1, y1, x2, y2]: prompts, in pixels of the original pictures.
+        input_points [picture][object][point][x, y], input_labels [picture][object][point] (1 inside, 0 outside, -10 no
+        point; objects with fewer points are filled up), input_boxes [picture][object][x1, y1, x2, y2] and input_masks
+        [picture][object] (H, W): prompts, in pixels of the original pictures, of a clip in its first frame.
         """
         if (images is None) == (videos is None):
             raise ValueError("give either images= or videos=, one of them")
         pictures, num_frames = _flat_pictures(images, videos)
         tensor_type = kwargs.pop("return_tensors", None)
         inputs = self.image_processor(pictures, **kwargs)
-        if input_points is None and input_labels is not None:
-            raise ValueError("input_labels is given without input_points: labels say which points are inside")
-        prompts = {"input_points": input_points, "input_boxes": input_boxes}
         data = dict(inputs)
         first_frames = slice(None, None, num_frames)
         sizes = [(int(height), int(width)) for height, width in data["original_sizes"][first_frames]]
-        resized_sizes = _content_sizes(data["pixel_mask"][first_frames])
-        for name, prepare in (("input_points", prepare_points), ("input_boxes", prepare_boxes)):
-            if prompts[name] is not None:
-                data[name] = prepare(prompts[name], sizes=sizes, resized_sizes=resized_sizes)
-        if input_labels is not None:
-            data["input_labels"] = prepare_point_labels(input_labels, data["input_points"])
+        prompts = {
+            "input_points": input_points,
+            "input_labels": input_labels,
+            "input_boxes": input_boxes,
+            "input_masks": input_masks,
+        }
+        height, width = data["pixel_values"].shape[-2:]
+        data |= prepare_prompts(
+            prompts,
+            sizes=sizes,
+            resized_sizes=_content_sizes(data["pixel_mask"][first_frames]),
+            input_size=(height, width),
+        )
         if videos is not None:
             data = _as_clips(data, num_frames)
         class_embeds = self.class_embeds(labels)
