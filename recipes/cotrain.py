@@ -48,7 +48,7 @@ class Settings:
     """Everything a run depends on. mix: share of the batches per task.
 
     alongside: heads that answer every batch too, from the same image features: the weight of their loss.
-    classes_for_prompts: teach names also through heads that do not use them.
+    classes_for_prompts: teach names also through heads that do not use them. corrections: how often prompts go on.
     vocabulary: folder of a table of names; null: a fixed random direction per name.
     unknown_names: classes that the vocabulary does not know are an error, or void.
     start_from: folder of weights to go on from. frozen: beginnings of names of parameters that do not train.
@@ -61,6 +61,7 @@ class Settings:
     max_steps: int
     alongside: dict[str, float] = field(default_factory=dict)
     classes_for_prompts: bool = False
+    corrections: float = 0.0
     vocabulary: Path | None = None
     unknown_names: Literal["error", "void"] = "error"
     start_from: Path | None = None
@@ -193,9 +194,8 @@ def train(run: Run) -> int:
     record = {"settings": settings_to_dict(settings), "environment": describe_environment(Path(__file__).parent)}
     journal = Journal(settings.output, record, from_step=step, is_silent=not accelerator.is_main_process)
     bar = tqdm(initial=step, total=settings.max_steps, disable=not accelerator.is_main_process, unit="step")
-    stop, guard, window, batches = StopSignal(), GradientGuard(), Window(), iter(run.stream)
+    stop, guard, window, batches, is_stopped = StopSignal(), GradientGuard(), Window(), iter(run.stream), False
     run.answers.train()
-    is_stopped = False
     while step < settings.max_steps and not is_stopped:
         rate = set_learning_rate(run.optimizer, settings.schedule.factor(step, settings.max_steps))
         part, losses = compute_losses(run, batches, step)
@@ -241,6 +241,7 @@ def compute_losses(run: Run, batches: Iterator[Batch], step: int) -> tuple[str, 
         size=(pixels.shape[-2], pixels.shape[-1]),
         generator=generator,
         with_classes=settings.classes_for_prompts,
+        correction_share=settings.corrections,
     )
     questions = [move_question(ask(run.heads[name], batch["annotations"]), device) for name in names]
     with run.accelerator.autocast():

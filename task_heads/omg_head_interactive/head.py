@@ -1,11 +1,14 @@
-"""Interactive segmentation: the mask that each point or box asks for; classes play no part."""
+"""Interactive segmentation: the mask that each point, box or mask asks for; classes only name it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch.nn import functional
 
+from omg_head_interactive.corrections import correct
 from omg_head_interactive.questions import boxes_around, deep_click, drawn_click, points_inside, tight_box
 from omg_transformers.metrics.prompt import MeanPromptIoU
 from omg_transformers.ops.masks import encode_mask, encode_masks, stack_rles, void_and_crowds
@@ -15,7 +18,7 @@ from omg_transformers.plugins.contract import API_VERSION, HeadSpec
 from omg_transformers.structures import Annotation, QueryTargets, Segment, Segments, check_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -59,6 +62,24 @@ class InteractiveHead:
         inputs = torch.stack(questions) if questions else torch.zeros((0, self.num_prompts, 4))
         return {"input_boxes" if with_boxes else "input_points": inputs}, answers
 
+    def corrections(
+        self,
+        inputs: Mapping[str, Tensor],
+        targets: Sequence[QueryTargets],
+        output: QueryOutput,
+        *,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """The prompts of `query_inputs` with clicks into the largest errors of `output`, and masks for some.
+
+        Where the first frame of a clip shows nothing of an object, its mask there is empty.
+        """
+        logits = output.mask_logits.detach()[:, :, 0].float().cpu()
+        masks = torch.stack([target.masks[:, 0].cpu() for target in targets])
+        size = (logits.shape[-2], logits.shape[-1])
+        truths = functional.interpolate(masks.float(), size=size, mode="area") > 0.5
+        return correct({name: value.cpu() for name, value in inputs.items()}, truths, logits, generator=generator)
+
     def postprocess(
         self,
         output: QueryOutput,
@@ -68,10 +89,11 @@ class InteractiveHead:
         mask_threshold: float = 0.0,
         num_proposals: int | None = None,
     ) -> list[Segments]:
-        """One segment per prompt (label -1), also where the mask is empty.
+        """One segment per prompt, also where the mask is empty; its label is the likeliest class, -1 without classes.
 
         mask_threshold: logit above which a pixel is inside. num_proposals: only the masks of best predicted quality,
-        best first. Without predicted qualities the score is the mean probability inside the mask.
+        best first. Without predicted qualities the score is the mean probability inside the mask. `info` holds the
+        probability of each label as "label_probs".
         """
         output = output.detach()
         check_sizes(sizes, len(output))
@@ -85,7 +107,11 @@ class InteractiveHead:
             if num_proposals is not None and qualities is not None:
                 queries = qualities.argsort(descending=True, stable=True)[:num_proposals]
             resizer = MaskResizer.of(output, index, size)
-            results.append(_answers(masks, queries, qualities, resizer, mask_threshold))
+            segments = _answers(masks, queries, qualities, resizer, mask_threshold)
+            if output.class_logits is not None and output.class_logits.shape[-1] > 1:
+                probs, labels = output.class_logits[index, queries, :-1].float().softmax(-1).max(-1)
+                segments = replace(segments, labels=labels, info={**segments.info, "label_probs": probs})
+            results.append(segments)
         return results
 
     def evaluation_prompts(self, annotation: Annotation, *, kind: str) -> dict[str, Any]:

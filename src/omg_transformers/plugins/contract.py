@@ -88,6 +88,21 @@ class MakesQueryInputs(Protocol):
 
 
 @runtime_checkable
+class CorrectsAnswers(Protocol):
+    """Optional ability of a head that makes query inputs: it asks again in training, as a user who sees the answer."""
+
+    def corrections(
+        self,
+        inputs: Mapping[str, Tensor],
+        targets: Sequence[QueryTargets],
+        output: QueryOutput,
+        *,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """`inputs` with more said about the same targets, given the model's `output` for them."""
+
+
+@runtime_checkable
 class AsksPrompts(Protocol):
     """Optional ability of a head that is asked by prompts: the standard questions by which it is judged.
 
