@@ -5,7 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from omg_transformers.structures import Segments
@@ -32,4 +36,28 @@ def on_cpu(segments: Segments) -> Segments:
         labels=segments.labels.cpu(),
         scores=segments.scores.cpu(),
         id_map=None if segments.id_map is None else segments.id_map.cpu(),
+    )
+
+
+def above_thresholds(segments: Segments, thresholds: Sequence[float]) -> Segments:
+    """The segments whose score is above the threshold of their label; those without a label stay."""
+    device = segments.labels.device
+    least = torch.tensor([*thresholds, -1.0], device=device)[segments.labels.clamp(min=-1)]
+    is_kept = segments.scores > least
+    kept = is_kept.nonzero()[:, 0]
+    id_map = segments.id_map
+    if id_map is not None:
+        gone = segments.ids[~is_kept].to(id_map)
+        id_map = id_map.masked_fill(torch.isin(id_map, gone), 0)
+    return dataclasses.replace(
+        segments,
+        ids=segments.ids[kept],
+        labels=segments.labels[kept],
+        scores=segments.scores[kept],
+        id_map=id_map,
+        rles=None if segments.rles is None else tuple(segments.rles[row] for row in kept.tolist()),
+        info={
+            name: value[kept] if isinstance(value, torch.Tensor) and len(value) == len(is_kept) else value
+            for name, value in segments.info.items()
+        },
     )
