@@ -61,3 +61,12 @@ def above_thresholds(segments: Segments, thresholds: Sequence[float]) -> Segment
             for name, value in segments.info.items()
         },
     )
+
+
+def check_frame_size(size: tuple[int, int], expected: tuple[int, int] | None, index: int) -> None:
+    """Refuse a frame whose (height, width) is not that of the frames before it."""
+    if expected is not None and size != expected:
+        raise ValueError(
+            f"frame {index} is {size[1]} x {size[0]} but the video is {expected[1]} x {expected[0]}: "
+            "resize its frames to one size, or start a new session where it changes"
+        )
