@@ -11,6 +11,7 @@ from omg_transformers.registration import register_with_transformers
 
 if TYPE_CHECKING:
     from omg_transformers.inference import OMGSegPipeline
+    from omg_transformers.inference.interactive import InteractiveSession
     from omg_transformers.labels import LabelSpace, Vocabulary, builtin_label_space, builtin_label_space_names
     from omg_transformers.metrics.evaluate_modules import evaluate_module
     from omg_transformers.model import OMGSegConfig, OMGSegModel, OMGSegOutput
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Annotation": "structures",
+    "InteractiveSession": "inference.interactive",
     "LabelSpace": "labels",
     "OMGSegConfig": "model",
     "OMGSegImageProcessor": "processing",
@@ -40,6 +42,7 @@ _HOMES = {
 
 __all__ = [
     "Annotation",
+    "InteractiveSession",
     "LabelSpace",
     "OMGSegConfig",
     "OMGSegImageProcessor",
