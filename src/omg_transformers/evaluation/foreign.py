@@ -76,7 +76,7 @@ class ForeignSegmenter:
     @property
     def notes(self) -> tuple[str, ...]:
         """Classes that the model does not know, names that the data does not have, names that share a class."""
-        return tuple(f"{self.name}: {note}" for match in self._matches.values() for note in match.notes)
+        return tuple(note for match in self._matches.values() for note in match.notes)
 
     def segment(
         self,
