@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SUMMARY = "segment and follow through videos"
 # What a folder of pictures does not say.
 DEFAULT_FPS = 10.0
+MAX_FPS = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         help=f"what to write: {', '.join(f'{name} ({what})' for name, what in FORMATS.items())}; default overlay",
     )
-    parser.add_argument("--fps", type=float, help=f"of the mp4 (the video's own; of pictures {DEFAULT_FPS:g})")
+    parser.add_argument("--fps", type=_read_fps, help=f"of the mp4 (the video's own; of pictures {DEFAULT_FPS:g})")
     parser.add_argument("--skip-broken", action="store_true", help="leave out frames that cannot be read, do not stop")
 
 
@@ -62,19 +63,28 @@ def run(options: argparse.Namespace) -> int:
     session = _open_session(options)
     fps = options.fps or reader.fps or DEFAULT_FPS
     started, count = time.perf_counter(), 0
-    frames = _Shown(reader, is_read_twice=options.mode == "offline")
-    with VideoResults(options.out, reader, session.label_space, options.formats, fps=fps) as results, _Stop() as stop:
+    with (
+        VideoResults(options.out, reader, session.label_space, options.formats, fps=fps) as results,
+        _Shown(reader, is_read_twice=options.mode == "offline") as frames,
+        _Stop() as stop,
+    ):
         # A one-way source must look like one, or it would be read a second time.
         for result in session.stream(frames if reader.is_repeatable else iter(frames)):
             results.add(result)
             count += 1
             stop.check()
-        frames.close()
     seconds = time.perf_counter() - started
     print(f"{count} frames, {count / seconds:.1f} per second, at most {memory_text()}: {options.out}")
     for line in reader.skipped:
         print(f"left out: {line}", file=sys.stderr)
     return 1 if reader.skipped else 0
+
+
+def _read_fps(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= MAX_FPS:
+        raise argparse.ArgumentTypeError(f"{text}: expected frames per second above 0, at most {MAX_FPS}")
+    return value
 
 
 def _open_session(options: argparse.Namespace) -> Any:
@@ -102,7 +112,10 @@ class _Shown:
             self._bar.set_postfix_str(memory_text(), refresh=False)
             self._bar.update()
 
-    def close(self) -> None:
+    def __enter__(self) -> _Shown:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
         self._bar.close()
 
 

@@ -1,0 +1,264 @@
+"""`omg-seg video`: every format, Ctrl-C, bad input; and the writers by themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from omg_transformers.cli import main
+from omg_transformers.formats import read_id_png, read_json_lines, segments_from_dict
+from omg_transformers.formats.davis import davis_palette, object_map, write_davis_png
+from omg_transformers.formats.json_lines import JsonLines
+from omg_transformers.formats.video_file import VideoFile
+from omg_transformers.formats.vipseg import VipsegResults
+from omg_transformers.formats.youtube_vis import YoutubeVisResults
+from omg_transformers.inference.frames import open_frames
+from omg_transformers.labels import LabelSpace
+from omg_transformers.metrics.davis_folders import read_id_map
+from omg_transformers.ops.masks import decode_rle, encode_masks
+from omg_transformers.structures import Segments
+
+from .test_pipeline import build
+
+pytest.importorskip("av", reason="PyAV is not installed: pip install omg-transformers[video]")
+SPACE = LabelSpace.from_names(["person", "grass"], things=["person"])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    build().save_pretrained(folder)
+    return str(folder)
+
+
+def save_clip(folder: Path, count: int = 5, size=(41, 61)) -> Path:
+    """A texture that moves to the right."""
+    folder.mkdir()
+    scene = np.random.default_rng(0).integers(0, 256, (size[0], size[1] + 3 * count, 3), dtype=np.uint8)
+    for index in range(count):
+        Image.fromarray(scene[:, 3 * index : 3 * index + size[1]]).save(folder / f"f{index}.png")
+    return folder
+
+
+def frame_segments(ids_at_columns: dict[int, tuple[int, int]], labels: dict[int, int]) -> Segments:
+    """One frame of 6 x 20 pixels; id -> columns."""
+    id_map = torch.zeros(1, 6, 20, dtype=torch.int32)
+    for identity, (left, right) in ids_at_columns.items():
+        id_map[..., left:right] = identity
+    ids = sorted(ids_at_columns)
+    return Segments(
+        (6, 20),
+        torch.tensor(ids, dtype=torch.long),
+        torch.tensor([labels[identity] for identity in ids], dtype=torch.long),
+        torch.tensor([0.5 + identity / 100 for identity in ids]),
+        id_map=id_map,
+    )
+
+
+def test_every_format_says_the_same(model, tmp_path, capsys):
+    clip, out = save_clip(tmp_path / "clip"), tmp_path / "deep" / "out"
+    formats = ["overlay", "davis", "vipseg", "youtube_vis", "jsonl"]
+    arguments = ["video", str(clip), "--model", model, "--out", str(out), "--formats", *formats]
+    assert main([*arguments, "--fps", "12"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "clip.jsonl", "clip.mp4", "davis", "labels.json", "pan_pred", "pred.json", "youtube_vis.json",
+    ]  # fmt: skip
+    movie = open_frames(out / "clip.mp4")
+    assert [frame.shape for frame in movie] == [(42, 62, 3)] * 5  # yuv420p has even sizes only
+    assert movie.fps == 12
+    lines = list(read_json_lines(out / "clip.jsonl"))
+    assert [(line["frame"], line["index"]) for line in lines] == [(f"f{index}", index) for index in range(5)]
+    results = [segments_from_dict(line) for line in lines]
+    assert any(len(segments) for segments in results)
+    space = LabelSpace.from_dict(json.loads((out / "labels.json").read_text()))
+    (video,) = json.loads((out / "pred.json").read_text())["annotations"]
+    assert video["video_id"] == "clip"
+    tracks = json.loads((out / "youtube_vis.json").read_text())
+    assert {len(track["segmentations"]) for track in tracks} <= {5}
+    for index, segments in enumerate(results):
+        name = f"f{index}.png"
+        np.testing.assert_array_equal(read_id_png(out / "pan_pred" / "clip" / name), segments.id_map[0])
+        np.testing.assert_array_equal(read_id_map(out / "davis" / "clip" / name), segments.id_map[0])
+        infos = {info["id"]: info["category_id"] for info in video["annotations"][index]["segments_info"]}
+        rows = zip(segments.ids.tolist(), segments.labels.tolist(), strict=True)
+        assert infos == {identity: space.dataset_ids[label] for identity, label in rows}
+        for track in tracks:
+            rle = track["segmentations"][index]
+            seen = segments.id_map[0] == track["id"]
+            assert (rle is None) == (not seen.any())
+            if rle is not None:
+                assert torch.equal(decode_rle({**rle, "counts": rle["counts"].encode()}), seen)
+    assert "5 frames, " in capsys.readouterr().out
+
+
+def test_a_video_file_is_read_and_keeps_its_speed(model, tmp_path):
+    movie = VideoFile(tmp_path / "in.mp4", fps=24)
+    for frame in open_frames(save_clip(tmp_path / "clip", 3, (40, 60))):
+        movie.add(frame)
+    movie.close()
+    out = tmp_path / "out"
+    arguments = ["video", str(tmp_path / "in.mp4"), "--model", model, "--out", str(out)]
+    assert main([*arguments, "--mode", "offline", "--window", "2", "--labels", "dog, sky"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["in.mp4", "labels.json"]
+    written = open_frames(out / "in.mp4")
+    assert written.fps == 24
+    assert len(list(written)) == 3
+
+
+def test_a_broken_frame_stops_with_valid_files_or_is_left_out_and_named(model, tmp_path, capsys):
+    clip = save_clip(tmp_path / "clip")
+    (clip / "f2.png").write_bytes(b"broken")
+    arguments = ["video", str(clip), "--model", model, "--out", str(tmp_path / "out"), "--formats", "overlay", "jsonl"]
+    assert main(arguments) == 1
+    assert "f2.png" in capsys.readouterr().err
+    assert len(list(open_frames(tmp_path / "out" / "clip.mp4"))) == 2
+    assert main([*arguments, "--skip-broken", "--formats", "jsonl", "youtube_vis"]) == 1
+    printed = capsys.readouterr()
+    assert "4 frames" in printed.out
+    assert "left out: frame f2: " in printed.err
+    lines = list(read_json_lines(tmp_path / "out" / "clip.jsonl"))
+    assert [(line["frame"], line["index"]) for line in lines] == [("f0", 0), ("f1", 1), ("f3", 3), ("f4", 4)]
+    for track in json.loads((tmp_path / "out" / "youtube_vis.json").read_text()):
+        assert len(track["segmentations"]) == 5
+        assert track["segmentations"][2] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--window", "2", "--overlap", "2"], "overlap is 2"),
+        (["--task", "panoptik"], "panoptik"),
+        (["--labels", "unicorn"], "unicorn"),
+        (["--task", "video_instance", "--formats", "vipseg"], "may overlap"),
+    ],
+)
+def test_a_wrong_wish_is_one_line_and_keeps_what_was_there(model, tmp_path, capsys, arguments, message):
+    clip, out = save_clip(tmp_path / "clip", 2), tmp_path / "out"
+    out.mkdir()
+    (out / "clip.mp4").write_text("of an earlier run")
+    assert main(["video", str(clip), "--model", model, "--out", str(out), *arguments]) == 1
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith("omg-seg: error: ")
+    assert message in printed
+    assert (out / "clip.mp4").read_text() == "of an earlier run"
+
+
+def test_a_speed_that_no_film_has_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["video", "clip", "--fps", "-3"])
+    assert "-3: expected frames per second" in capsys.readouterr().err
+
+
+def test_frames_of_different_sizes_are_refused_and_what_was_done_is_kept(model, tmp_path, capsys):
+    clip = save_clip(tmp_path / "clip", 3)
+    Image.new("RGB", (20, 20)).save(clip / "f2.png")
+    assert main(["video", str(clip), "--model", model, "--out", str(tmp_path / "out")]) == 1
+    assert "20 x 20" in capsys.readouterr().err
+    assert len(list(open_frames(tmp_path / "out" / "clip.mp4"))) == 2
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_playable_mp4_and_valid_files(model, tmp_path):
+    clip, out = save_clip(tmp_path / "clip", 2), tmp_path / "out"
+    for index in range(2, 2000):
+        os.link(clip / f"f{index % 2}.png", clip / f"f{index}.png")
+    command = [sys.executable, "-m", "omg_transformers", "video", str(clip), "--model", model, "--out", str(out)]
+    formats = ["overlay", "vipseg", "youtube_vis", "jsonl"]
+    process = subprocess.Popen(
+        [*command, "--formats", *formats], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 300
+    while len(list((out / "pan_pred" / "clip").glob("f*.png"))) < 20:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed = process.communicate(timeout=120)[0]
+    assert process.returncode == 130, printed
+    count = len(list(read_json_lines(out / "clip.jsonl")))
+    assert 20 <= count < 2000
+    assert len(list(open_frames(out / "clip.mp4"))) == count
+    (video,) = json.loads((out / "pred.json").read_text())["annotations"]
+    assert len(video["annotations"]) == count == len(list((out / "pan_pred" / "clip").iterdir()))
+    assert all(len(track["segmentations"]) == 2000 for track in json.loads((out / "youtube_vis.json").read_text()))
+    assert not list(out.glob(".*"))
+
+
+def test_an_mp4_appears_whole_and_frames_of_another_size_are_refused(tmp_path):
+    movie = VideoFile(tmp_path / "a.mp4", fps=29.97)
+    movie.add(np.zeros((7, 9, 3), np.uint8))
+    with pytest.raises(ValueError, match="the video's frames are"):
+        movie.add(np.zeros((9, 7, 3), np.uint8))
+    assert not (tmp_path / "a.mp4").exists()
+    assert movie.close() == tmp_path / "a.mp4"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    assert VideoFile(tmp_path / "none.mp4", fps=5).close() is None
+
+
+def test_davis_pngs_hold_ids_and_the_palette_of_the_data_set(tmp_path, shared_data):
+    segments = frame_segments({1: (0, 5), 200: (5, 9)}, {1: -1, 200: -1})
+    path = write_davis_png(tmp_path / "a.png", segments)
+    np.testing.assert_array_equal(read_id_map(path), segments.id_map[0])
+    found = sorted((shared_data / "DAVIS" / "Annotations" / "480p").rglob("*.png"))
+    assert found
+    assert Image.open(found[0]).getpalette() == Image.open(path).getpalette() == davis_palette().ravel().tolist()
+
+
+def test_of_objects_that_overlap_the_davis_png_shows_the_surer_one():
+    masks = torch.zeros(2, 1, 4, 6, dtype=torch.bool)
+    masks[0, ..., :4], masks[1, ..., 2:] = True, True
+    segments = Segments(
+        (4, 6), torch.tensor([1, 2]), torch.tensor([-1, -1]), torch.tensor([0.9, 0.4]),
+        rles=tuple(encode_masks(mask) for mask in masks),
+    )  # fmt: skip
+    assert object_map(segments)[0].tolist() == [1, 1, 1, 1, 2, 2]
+
+
+def test_an_id_that_a_davis_png_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="id 256"):
+        write_davis_png(tmp_path / "a.png", frame_segments({256: (0, 5)}, {256: -1}))
+
+
+def test_a_youtube_vis_track_has_a_mask_or_null_for_every_frame(tmp_path):
+    results = YoutubeVisResults(tmp_path / "r.json", "v", SPACE)
+    labels = {1: 0, 2: 1, 7: 0}
+    results.add(0, frame_segments({1: (0, 5), 2: (5, 9)}, labels))
+    results.add(2, frame_segments({7: (3, 5)}, labels))
+    results.add(3, frame_segments({1: (1, 5), 7: (9, 12)}, labels))
+    with pytest.raises(ValueError, match="frame 3 comes after frame 3"):
+        results.add(3, frame_segments({}, labels))
+    results.close(6)
+    tracks = {track["id"]: track for track in json.loads((tmp_path / "r.json").read_text())}
+    assert sorted(tracks) == [1, 7]  # 2 is stuff
+    present = {key: [rle is not None for rle in track["segmentations"]] for key, track in tracks.items()}
+    assert present == {1: [True, False, False, True, False, False], 7: [False, False, True, True, False, False]}
+    assert tracks[1]["category_id"] == SPACE.dataset_ids[0]
+    assert tracks[7]["score"] == pytest.approx(0.57)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_an_empty_video_gives_valid_files(tmp_path):
+    YoutubeVisResults(tmp_path / "r.json", "v", SPACE).close(3)
+    assert json.loads((tmp_path / "r.json").read_text()) == []
+    VipsegResults(tmp_path, 'a "quoted" name', SPACE).close()
+    content = json.loads((tmp_path / "pred.json").read_text())
+    assert content["annotations"] == [{"video_id": 'a "quoted" name', "annotations": []}]
+    assert [label["name"] for label in content["categories"]] == ["person", "grass"]
+
+
+def test_json_lines_appear_when_they_are_complete(tmp_path):
+    lines = JsonLines(tmp_path / "a.jsonl")
+    lines.add({"a": "ä"})
+    assert not (tmp_path / "a.jsonl").exists()
+    lines.close()
+    assert (tmp_path / "a.jsonl").read_text(encoding="utf-8") == '{"a": "ä"}\n'
