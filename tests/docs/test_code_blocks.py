@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NUM_BLOCKS = {
     "README.md": {"bash": 4, "python": 4},
     "CONTRIBUTING.md": {"bash": 1},
+    "docs/evaluation.md": {"python": 1},
     "docs/heads.md": {"python": 2},
     "docs/labels.md": {"python": 3},
     "docs/metrics.md": {"bash": 1, "python": 1},
@@ -72,7 +73,7 @@ def run_line(line, recipe_settings):
             assert set(targets) <= known
         case ["pip", "install", *_]:
             pass  # the tests of the wheel install it
-        case ["omg-seg", *arguments] if {"convert", "score", "--model"} & set(words):
+        case ["omg-seg", *arguments] if {"convert", "score", "evaluate", "compare", "--model"} & set(words):
             build_parser().parse_args(arguments)  # it needs weights or a data set that are not here
         case ["omg-seg", *arguments]:
             assert omg_seg(arguments) == 0
