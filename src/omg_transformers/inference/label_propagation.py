@@ -54,6 +54,16 @@ class LabelledFrame:
         """Bytes of its tensors."""
         return self.features.nbytes + self.labels.nbytes
 
+    def with_objects(self, ids: Sequence[int], labels: Tensor) -> LabelledFrame:
+        """The frame with new rows of labels (O, N) for some objects, known before or not."""
+        rows = dict(zip(self.ids, self.labels, strict=True)) | dict(zip(ids, labels, strict=True))
+        return dataclasses.replace(self, labels=torch.stack(list(rows.values())), ids=tuple(rows))
+
+    def without(self, object_id: int) -> LabelledFrame:
+        """The frame without what it knows of one object."""
+        kept = [row for row, number in enumerate(self.ids) if number != object_id]
+        return dataclasses.replace(self, labels=self.labels[kept], ids=tuple(self.ids[row] for row in kept))
+
 
 def cell_distances(size: tuple[int, int]) -> Tensor:
     """Of all pairs of cells of a grid (h, w): (N, N) float16, the larger of both axes, in shares of the longer side."""

@@ -12,7 +12,7 @@ import torch
 
 from omg_transformers.inference.packed_masks import FrameSpool, pack_masks, unpack_masks
 from omg_transformers.inference.requests import make_request
-from omg_transformers.inference.results import FrameResult, on_cpu
+from omg_transformers.inference.results import FrameResult, check_frame_size, on_cpu
 from omg_transformers.inference.state_files import model_fingerprint, require_fingerprint
 from omg_transformers.inference.tracking import QueryMemory, align_clip, split_frames
 from omg_transformers.inference.video_state import MaskGrid, VideoState
@@ -212,11 +212,7 @@ class VideoSession:
         state = self._state
         frame = read_picture(picture, max_pixels=self.processor.image_processor.max_pixels)
         size = (frame.shape[0], frame.shape[1])
-        if state.frame_size is not None and size != state.frame_size:
-            raise ValueError(
-                f"frame {state.next_frame} is {size[1]} x {size[0]} but the video is {state.frame_size[1]} x "
-                f"{state.frame_size[0]}: resize its frames to one size, or start a new session where it changes"
-            )
+        check_frame_size(size, state.frame_size, state.next_frame)
         self._state = dataclasses.replace(
             state, next_frame=state.next_frame + 1, frame_size=size, frames=(*state.frames, frame)
         )
