@@ -58,9 +58,11 @@ def test_one_threshold_for_all_stays_with_the_head(parts):
 
 
 def test_wrong_names_scores_and_tasks_are_named(parts):
-    with pytest.raises(ValueError, match="no class .cow."):
+    with pytest.raises(ValueError, match=r"no class .cow."):
         make_request(*parts, load_head("instance"), options={"threshold": {"cow": 0.5}})
     with pytest.raises(ValueError, match=r"threshold\['cat'\] is 7: expected a score from 0 to 1"):
         make_request(*parts, load_head("instance"), options={"threshold": {"cat": 7}})
-    with pytest.raises(TypeError, match="task 'semantic' takes none"):
-        make_request(*parts, load_head("semantic"), options={"threshold": {"cat": 0.5}})
+    with pytest.raises(TypeError, match="task 'interactive' takes none"):
+        make_request(*parts, load_head("interactive"), labels=list(NAMES), options={"threshold": {"cat": 0.5}})
+    with pytest.raises(ValueError, match="no labels are asked for"):
+        make_request(*parts, load_head("interactive"), options={"threshold": {"cat": 0.5}})

@@ -251,7 +251,8 @@ def test_prompts_stay_exact_in_half_precision(pictures):
         ({"task": "panoptik"}, LookupError, "Did you mean 'panoptic'"),
         ({"threshold": 3}, ValueError, "threshold is 3"),
         ({"threshold": "high"}, ValueError, "threshold is 'high'"),
-        ({"input_points": [[[1, 2]], [[3, 4], [5, 6]]]}, ValueError, "input_points is ragged"),
+        ({"threshold": {"zebra": 0.5}}, ValueError, "no class 'zebra'"),
+        ({"input_points": [[[1, 2]], [[3, 4], [5]]]}, ValueError, "input_points is ragged"),
         ({"treshold": 0.3}, TypeError, "Did you mean 'threshold'"),
         ({"labels": ["cat"]}, ValueError, "cat"),
         ({"labels": []}, ValueError, "empty"),
@@ -363,3 +364,36 @@ def test_logits_of_a_picture_do_not_depend_on_its_neighbours(pipe, pictures):
             atol=1e-4,
             rtol=0,
         )
+
+
+def test_prompts_of_all_kinds_go_through_one_batch(pipe, pictures):
+    mask = np.zeros(SIZES[0], bool)
+    mask[10:30, 10:40] = True
+    items = [
+        {"image": pictures[0], "input_points": [[[3, 4], [9, 9]], [[5, 6]]], "input_labels": [[1, 0], [1]]},
+        {"image": pictures[0], "input_masks": [mask, None], "input_boxes": [[-10] * 4, [1, 2, 30, 40]]},
+        {"image": pictures[0], "input_masks": [mask]},
+    ]
+    assert [len(answer) for answer in pipe(items, batch_size=3)] == [2, 2, 1]
+
+
+def test_several_masks_per_prompt_keep_the_one_asked_for_first(pipe, pictures):
+    single = pipe(pictures[0], input_points=[[[3, 4]], [[20, 30]]])
+    several = pipe(pictures[0], input_points=[[[3, 4]], [[20, 30]]], multimask_output=True)
+    assert len(several) == 6
+    assert [answer["score"] for answer in several[::3]] == pytest.approx([answer["score"] for answer in single])
+
+
+def test_names_given_with_a_prompt_name_its_mask(pipe, pictures):
+    (answer,) = pipe(pictures[0], input_points=[[[3, 4]]], labels=["dog", "sky"])
+    assert answer["label"] in ("dog", "sky")
+    (answer,) = pipe(pictures[0], input_points=[[[3, 4]]])
+    assert answer["label"] is None
+
+
+def test_a_threshold_by_name_holds_for_that_name_alone(pipe, pictures):
+    free = pipe(pictures[0], task="instance", labels=["person", "dog"], threshold=0.0)
+    count = {name: sum(answer["label"] == name for answer in free) for name in ("person", "dog")}
+    assert min(count.values()) > 0
+    strict = pipe(pictures[0], task="instance", labels=["person", "dog"], threshold={"person": 1.0, "dog": 0.0})
+    assert [answer["label"] for answer in strict] == ["dog"] * count["dog"]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TASK = "interactive"
 QUERIES_AT_ONCE = 256
+TENSORS = ("class_logits", "mask_logits", "iou_logits", "query_states")
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,17 +283,16 @@ def _grid(size: tuple[int, int], points_per_side: int) -> list[tuple[float, floa
 
 
 def _join(outputs: Sequence[QueryOutput]) -> QueryOutput:
-    def cat(name: str) -> Any:
-        parts = [getattr(output, name) for output in outputs]
-        return None if parts[0] is None else torch.cat(parts, dim=1)
-
-    names = ("class_logits", "mask_logits", "iou_logits", "query_states")
-    return dataclasses.replace(outputs[0], **{name: cat(name) for name in names})
+    joined: dict[str, Any] = {
+        name: torch.cat([getattr(output, name) for output in outputs], dim=1)
+        for name in TENSORS
+        if getattr(outputs[0], name) is not None
+    }
+    return dataclasses.replace(outputs[0], **joined)
 
 
 def _queries(output: QueryOutput, kept: Tensor) -> QueryOutput:
-    names = ("class_logits", "mask_logits", "iou_logits", "query_states")
-    parts = {name: getattr(output, name) for name in names}
-    return dataclasses.replace(
-        output, **{name: None if value is None else value[:, kept] for name, value in parts.items()}
-    )
+    kept_parts: dict[str, Any] = {
+        name: value[:, kept] for name in TENSORS if (value := getattr(output, name)) is not None
+    }
+    return dataclasses.replace(output, **kept_parts)

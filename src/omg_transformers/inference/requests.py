@@ -85,8 +85,8 @@ def _with_thresholds(request: Request, of_names: Mapping[str, float]) -> Request
     parameter = inspect.signature(head.postprocess).parameters.get("threshold")
     if parameter is None:
         raise TypeError(f"unknown option 'threshold': task {head.spec.name!r} takes none")
-    usual = float(request.options.get("threshold", parameter.default))
-    values = [usual] * len(space)
+    usual = request.options.get("threshold", parameter.default)
+    values = [0.0 if usual is None else float(usual)] * len(space)
     for name, value in of_names.items():
         check_threshold(value, f"threshold[{name!r}]")
         values[space.index(name)] = float(value)
@@ -95,7 +95,7 @@ def _with_thresholds(request: Request, of_names: Mapping[str, float]) -> Request
 
 def check_threshold(value: Any, name: str = "threshold") -> None:
     """Refuse what is no score."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise ValueError(f"{name} is {value!r}: expected a score from 0 to 1")
 
 
