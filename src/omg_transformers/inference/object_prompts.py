@@ -68,7 +68,7 @@ class ObjectPrompt:
 def mask_of(
     prompt: ObjectPrompt, frame: np.ndarray[Any, Any], model: OMGSegModel, processor: OMGSegProcessor
 ) -> Tensor:
-    """The mask (H, W) bool, on the CPU, that a prompt means in a frame. ValueError when the model sees nothing there."""
+    """What a prompt means in a frame: (H, W) bool on the CPU. ValueError when the model sees nothing there."""
     size = frame.shape[:2]
     if prompt.mask is not None:
         if prompt.mask.shape != size:

@@ -46,7 +46,10 @@ def require_fingerprint(model: OMGSegModel, expected: str) -> None:
 def write_state(path: str | Path, kind: str, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
     """Write a state whole or not at all. header: JSON only."""
     text = json.dumps({**header, "kind": kind, "version": VERSION})
-    return write_bytes(path, save({name: part.cpu().contiguous() for name, part in tensors.items()}, {KEY: text}))
+    # Copies: safetensors refuses tensors that share memory, such as a frame that is known and not yet given out.
+    return write_bytes(
+        path, save({name: part.cpu().contiguous().clone() for name, part in tensors.items()}, {KEY: text})
+    )
 
 
 def read_state(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
