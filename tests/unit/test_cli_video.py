@@ -262,3 +262,64 @@ def test_json_lines_appear_when_they_are_complete(tmp_path):
     assert not (tmp_path / "a.jsonl").exists()
     lines.close()
     assert (tmp_path / "a.jsonl").read_text(encoding="utf-8") == '{"a": "ä"}\n'
+
+
+def save_mask(path: Path, size=(41, 61)) -> Path:
+    """Two objects, 3 and 9."""
+    ids = np.zeros(size, np.uint8)
+    ids[5:25, 5:25], ids[20:40, 40:60] = 3, 9
+    Image.fromarray(ids).save(path)
+    return path
+
+
+def test_objects_of_a_mask_keep_its_ids(model, tmp_path):
+    clip, out = save_clip(tmp_path / "clip"), tmp_path / "out"
+    mask = save_mask(tmp_path / "first.png")
+    arguments = ["video", str(clip), "--model", model, "--out", str(out), "--formats", "davis", "jsonl"]
+    assert main([*arguments, "--mask", str(mask)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["clip.jsonl", "davis"]
+    first = read_id_map(out / "davis" / "clip" / "f0.png")
+    assert set(np.unique(first)) == {0, 3, 9}
+    assert (first == np.asarray(Image.open(mask))).mean() > 0.9
+    for line in read_json_lines(out / "clip.jsonl"):
+        assert [segment["id"] for segment in line["segments"]] == [3, 9]
+
+
+def test_points_boxes_and_masks_may_show_different_objects(model, tmp_path):
+    clip, out = save_clip(tmp_path / "clip", 2), tmp_path / "out"
+    arguments = ["video", str(clip), "--model", model, "--out", str(out), "--formats", "jsonl"]
+    shown = ["--box", "2,3,30,30", "--follow", "50,20 55,30", "--follow", "10,30"]
+    assert main([*arguments, "--mask", str(save_mask(tmp_path / "first.png")), *shown]) == 0
+    lines = list(read_json_lines(out / "clip.jsonl"))
+    assert [[segment["id"] for segment in line["segments"]] for line in lines] == [[3, 9, 10, 11, 12]] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "video_object"], "give --follow, --box or --mask"),
+        (["--follow", "1,2", "--task", "video_panoptic"], "--task video_panoptic does not"),
+        (["--box", "1,2,3,4", "--labels", "dog", "--window", "2"], "--labels, --window cannot be used with --box"),
+        (["--follow", "500,2"], "500"),
+        (["--box", "30,2,10,8"], "30"),
+        (["--mask", "EMPTY"], "shows no object"),
+        (["--mask", "missing.png"], "missing.png"),
+        (["--mask", "SMALL"], "20"),
+    ],
+)
+def test_what_cannot_be_followed_is_one_line(model, tmp_path, capsys, arguments, message):
+    clip = save_clip(tmp_path / "clip", 2)
+    places = {"EMPTY": tmp_path / "empty.png", "SMALL": tmp_path / "small.png"}
+    Image.new("L", (61, 41)).save(places["EMPTY"])
+    Image.new("L", (20, 20), 255).save(places["SMALL"])
+    given = [str(places.get(word, word)) for word in arguments]
+    assert main(["video", str(clip), "--model", model, "--out", str(tmp_path / "out"), *given]) == 1
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith("omg-seg: error: ")
+    assert message in printed
+
+
+def test_a_point_that_is_none_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["video", "clip", "--follow", "1,2,3"])
+    assert "expected x,y in pixels of the first frame" in capsys.readouterr().err

@@ -90,3 +90,28 @@ def test_a_wrong_call_is_refused_before_the_first_answer(pipe, frames, arguments
 def test_a_video_task_on_pictures_says_where_to_go(pipe, frames):
     with pytest.raises(ValueError, match="is for videos"):
         pipe.segment(frames, task="video_panoptic")
+
+
+def test_objects_that_are_shown_in_the_first_frame_are_followed(pipe, frames):
+    answers = list(pipe(frames, task="video_object", input_boxes=[[4, 4, 30, 30], [30, 10, 60, 40]]))
+    assert [[found["id"] for found in answer] for answer in answers] == [[1, 2]] * 4
+    assert answers[0][0]["label"] is None
+    mask = np.zeros((48, 64), bool)
+    mask[5:30, 5:30] = True
+    first = next(pipe(iter(frames), task="video_object", input_masks=[mask]))
+    assert ((np.asarray(first[0]["mask"]) > 0) == mask).mean() > 0.9
+    points = next(pipe(frames, task="video_object", input_points=[[[10, 10], [60, 40]]], input_labels=[[1, 0]]))
+    assert len(points) == 1
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ({}, "the prompts are for no objects"),
+        ({"input_points": [[[1, 2]]], "input_labels": [[1], [1]]}, "'input_labels': 2"),
+        ({"input_points": [[[1, 2]]], "input_boxes": [[0, 0, 5, 5]]}, "box and points"),
+    ],
+)
+def test_prompts_that_do_not_show_objects_are_refused_at_once(pipe, frames, prompts, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(frames, task="video_object", **prompts)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omg_transformers.cli import question
+from omg_transformers.cli import video_question
 from omg_transformers.cli.video_formats import FORMATS
 
 if TYPE_CHECKING:
@@ -34,12 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input", metavar="FOLDER|FILE|camera:0", help="a folder of frames, a video file, or a camera by its number"
     )
     parser.add_argument("--out", type=Path, default=Path("omg_seg_output"), help="output folder (%(default)s)")
-    question.add_arguments(parser)
-    parser.add_argument("--window", type=question.read_count, help="frames that the model sees at once (1)")
-    parser.add_argument("--overlap", type=int, help="how many of them it has seen in the window before (0)")
-    parser.add_argument(
-        "--mode", choices=("online", "offline"), help="answer at once (default), or read the whole video first"
-    )
+    video_question.add_arguments(parser)
     parser.add_argument(
         "--formats",
         nargs="+",
@@ -58,13 +53,15 @@ def run(options: argparse.Namespace) -> int:
     from omg_transformers.cli.video_formats import VideoResults
     from omg_transformers.inference.frames import open_frames
 
+    video_question.check_arguments(options)
     reader = open_frames(options.input, on_error="skip" if options.skip_broken else "raise")
     prepare_folder(options.out)
-    session = _open_session(options)
+    session = video_question.open_session(options)
+    label_space = getattr(session, "label_space", None)
     fps = options.fps or reader.fps or DEFAULT_FPS
     started, count = time.perf_counter(), 0
     with (
-        VideoResults(options.out, reader, session.label_space, options.formats, fps=fps) as results,
+        VideoResults(options.out, reader, label_space, options.formats, fps=fps) as results,
         _Shown(reader, is_read_twice=options.mode == "offline") as frames,
         _Stop() as stop,
     ):
@@ -85,16 +82,6 @@ def _read_fps(text: str) -> float:
     if not 0 < value <= MAX_FPS:
         raise argparse.ArgumentTypeError(f"{text}: expected frames per second above 0, at most {MAX_FPS}")
     return value
-
-
-def _open_session(options: argparse.Namespace) -> Any:
-    from omg_transformers.inference.video_session import VideoSession
-
-    pipeline = question.open_pipeline(options.model, options.device, options.text_tower)
-    labels = question.read_labels(options.labels, pipeline.model.config.label_spaces or ())
-    asked = {name: getattr(options, name) for name in ("threshold", "window", "overlap", "mode")}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    return VideoSession(pipeline.model, pipeline.processor, options.task or "video_panoptic", labels, **asked)
 
 
 class _Shown:

@@ -16,6 +16,7 @@ from transformers import Pipeline
 from omg_transformers.inference.frames import open_frames
 from omg_transformers.inference.requests import Request, check_threshold, make_request, resolve_labels
 from omg_transformers.inference.results import on_cpu
+from omg_transformers.inference.video_objects import ObjectSession
 from omg_transformers.inference.video_session import VideoSession
 from omg_transformers.labels import LabelSpace
 from omg_transformers.plugins import TaskHead, available_heads, load_head
@@ -47,7 +48,8 @@ class OMGSegPipeline(Pipeline):
     Returns per picture a list of {"label", "score", "mask" (PIL "L", 0 or 255), "id", "box" {xmin, ymin, xmax, ymax,
     the last two exclusive}, "is_thing"}. A list gives a list, a generator a generator.
     A video task takes one video, in any form that `open_frames` takes: a folder, a file, or its frames; and as options
-    also those of `VideoSession`. It gives an iterator of such lists, one per frame, in which an id stays an object's.
+    also those of `VideoSession`; "video_object" takes the prompts of the first frame and the options of
+    `ObjectSession`. It gives an iterator of such lists, one per frame, in which an id stays an object's.
     """
 
     _load_processor = True
@@ -125,12 +127,39 @@ class OMGSegPipeline(Pipeline):
     def _answer_video(self, video: Any, kwargs: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
         """What is wrong with the call is said here, not at the first answer."""
         prompts, asked, _ = self._merged_parameters(kwargs)
-        if prompts:
-            raise ValueError(f"task {asked['task']!r} takes no {', '.join(prompts)}: it finds everything by itself")
-        session = VideoSession(self.model, self._processor(), **asked)
+        head = load_head(asked["task"])
+        space: LabelSpace | None = None
+        session: VideoSession | ObjectSession
+        if head.spec.query_type == "prompt":
+            session = self._object_session(prompts, asked)
+        elif prompts:
+            raise ValueError(f"task {head.spec.name!r} takes no {', '.join(prompts)}: it finds everything by itself")
+        else:
+            session = VideoSession(self.model, self._processor(), **asked)
+            space = session.label_space
         reader = open_frames(video, max_pixels=self._processor().image_processor.max_pixels)
         frames = reader if reader.is_repeatable else iter(reader)
-        return (_describe_all(result.segments, session.label_space) for result in session.stream(frames))
+        return (_describe_all(result.segments, space) for result in session.stream(frames))
+
+    def _object_session(self, prompts: Mapping[str, Any], asked: Mapping[str, Any]) -> ObjectSession:
+        """Follows what the prompts show in the first frame: [object] masks, boxes, or points with labels."""
+        options = {name: value for name, value in asked.items() if name not in ("task", "multimask_output")}
+        session = ObjectSession(self.model, self._processor(), **options)
+        counts = {name: len(prompts[name]) for name in prompts}
+        if len(set(counts.values())) != 1:
+            raise ValueError(
+                f"the prompts are for {counts or 'no'} objects: give the same number of masks, boxes or points for the "
+                "first frame"
+            )
+        for number in range(next(iter(counts.values()))):
+            mine = {name: prompts[name][number] for name in prompts}
+            session.add_object(
+                mask=mine.get("input_masks"),
+                box=mine.get("input_boxes"),
+                points=mine.get("input_points"),
+                point_labels=mine.get("input_labels"),
+            )
+        return session
 
     def _merged_parameters(self, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         given = self._sanitize_parameters(**kwargs)
