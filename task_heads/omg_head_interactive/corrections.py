@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_CLICKS = 3
 # Of all objects: how many give a mask; of these, how many a damaged true one instead of the answer; and how many of
 # those that give a mask say nothing else.
-MASK_SHARE, DAMAGE_SHARE, ALONE_SHARE = 0.6, 0.4, 0.2
+MASK_SHARE, DAMAGE_SHARE, ALONE_SHARE = 0.6, 0.5, 0.25
 
 
 def correct(
@@ -68,7 +68,8 @@ def damaged(masks: Tensor, *, generator: torch.Generator) -> Tensor:
     coarse = [max(side // 8, 1) for side in size]
     noise = torch.randn((batch, count, *coarse), generator=generator)
     strength = torch.rand((batch, count, 1, 1), generator=generator) * 1.2
-    noisy = soft + strength * F.interpolate(noise, size=size, mode="bilinear", align_corners=False) > 0
+    growth = torch.rand((batch, count, 1, 1), generator=generator) * 1.2 - 0.6
+    noisy = soft + growth + strength * F.interpolate(noise, size=size, mode="bilinear", align_corners=False) > 0
     other = masks[:, torch.randperm(count, generator=generator)]
     takes_other = torch.rand((batch, count, 1, 1), generator=generator) < 0.25
     return noisy | (other & takes_other)
