@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NUM_BLOCKS = {
     "README.md": {"bash": 4, "python": 4},
     "CONTRIBUTING.md": {"bash": 1},
+    "docs/command_line.md": {"bash": 2, "python": 3},
     "docs/evaluation.md": {"python": 1},
     "docs/heads.md": {"python": 2},
     "docs/labels.md": {"python": 3},
@@ -77,6 +78,9 @@ def run_line(line, recipe_settings):
             build_parser().parse_args(arguments)  # it needs weights or a data set that are not here
         case ["omg-seg", *arguments]:
             assert omg_seg(arguments) == 0
+        case ["accelerate", "launch", *_] if "omg_transformers" in words:
+            # tests/unit/test_cli_segment_shards.py runs one
+            build_parser().parse_args(words[words.index("omg_transformers") + 1 :])
         case ["accelerate", "launch", *arguments]:
             recipe_settings(arguments)
         case ["python" | "pytest", script, *_]:
