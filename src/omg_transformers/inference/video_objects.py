@@ -181,7 +181,7 @@ class ObjectSession:
                 return
             labelled = known.labelled
             shares = self._with_given(self._shares(labelled.features, recent[-self.recent_frames :]), labelled.index)
-            recent.append(dataclasses.replace(labelled, labels=to_labels(shares), ids=self._state.ids))
+            recent.append(self._labelled(labelled.index, labelled.features, shares))
             frames[step] = KnownFrame(recent[-1], known.picture)
             self._state = dataclasses.replace(self._state, frames=tuple(frames))
             yield self._result(labelled.index, known.picture, shares, {})
@@ -217,7 +217,8 @@ class ObjectSession:
         assert known.picture is not None
         mask = mask_of(prompt, known.picture, self.model, self.processor)
         labels = self._labels_of([mask])
-        frames = list(state.frames)
+        # What was believed of the object in other frames was made without this: it has no say any more.
+        frames = [KnownFrame(other.labelled.without(prompt.object_id), other.picture) for other in state.frames]
         frames[place] = KnownFrame(known.labelled.with_objects([prompt.object_id], labels), known.picture)
         self._state = dataclasses.replace(
             state, frames=tuple(frames), anchors=self._anchors_with(known.labelled, [prompt.object_id], labels)
@@ -255,7 +256,7 @@ class ObjectSession:
             prompts = tuple(entry for entry in state.prompts if entry[0] != index)
             state = self._state = dataclasses.replace(state, anchors=anchors, prompts=prompts)
             shares = self._with_given(shares, index)
-        labelled = LabelledFrame(index, features, to_labels(shares), state.ids)
+        labelled = self._labelled(index, features, shares)
         frames = [*state.frames, KnownFrame(labelled, frame)][-max(self.keep_frames, self.recent_frames) :]
         oldest = len(frames) - self.keep_frames
         frames = [KnownFrame(known.labelled, None) if n < oldest else known for n, known in enumerate(frames)]
@@ -297,6 +298,13 @@ class ObjectSession:
             # Without what all cells have in common, cosines tell more.
             parts.append(functional.normalize(cells - cells.mean((1, 2), keepdim=True), dim=0))
         return functional.normalize(torch.cat(parts).flatten(1), dim=0).half()
+
+    def _labelled(self, index: int, features: Tensor, shares: Tensor) -> LabelledFrame:
+        """What to remember of a frame; an object that was given nowhere yet is not known in it."""
+        seen = {number for anchor in self._state.anchors for number in anchor.ids}
+        rows = [row for row, number in enumerate(self._state.ids) if number in seen]
+        ids = tuple(self._state.ids[row] for row in rows)
+        return LabelledFrame(index, features, to_labels(shares[rows]), ids)
 
     def _shares(self, features: Tensor, recent: Sequence[LabelledFrame]) -> Tensor:
         """(O, N): what the anchors and the recent frames say of a new one."""
