@@ -102,7 +102,7 @@ def _draw(found: Evaluation, source: SampleSource, out: Path, title: str) -> Non
     folder.mkdir(parents=True)
     for place, (sample_figure, segments) in enumerate(found.worst, 1):
         sample = source.sample(sample_figure.number)
-        caption = f"{sample.sample_id}: {100 * sample_figure.figure:.1f}"
+        caption = f"{sample.sample_id}: {next(iter(found.figures))} {100 * sample_figure.figure:.1f}"
         frames = [np.asarray(frame) for frame in decode_frames(sample)]
         page = draw_side_by_side(frames, sample.annotation, segments, source.label_space, caption=caption)
         name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in sample.sample_id)
