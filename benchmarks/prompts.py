@@ -25,7 +25,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 
 import omg_transformers
 from omg_transformers import InteractiveSession, OMGSegModel, OMGSegPipeline, OMGSegProcessor, default_checkpoint
-from omg_transformers.data import EvalTransform, read_coco_panoptic
+from omg_transformers.data import EvalTransform, ProceduralScenes, read_coco_panoptic
 from omg_transformers.labels import builtin_label_space
 from omg_transformers.metrics.clicks import Click, RobotUser
 from omg_transformers.metrics.prompt import mask_iou
@@ -72,7 +72,7 @@ def parse_arguments() -> argparse.Namespace:
 def speed(model: OMGSegModel, processor: OMGSegProcessor, repeats: int) -> dict[str, float]:
     """Seconds, and the two ratios that have goals."""
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+    picture = ProceduralScenes(SIZE, num_objects=(6, 6)).sample(0).frames[0]
     session, pipe = InteractiveSession(model, processor), OMGSegPipeline(model=model, processor=processor, device="cpu")
     corners = rng.uniform(0, 0.7, (100, 2)) * (SIZE[1], SIZE[0])
     boxes = np.concatenate([corners, corners + rng.uniform(20, 140, (100, 2))], axis=1)

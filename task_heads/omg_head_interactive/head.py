@@ -182,7 +182,12 @@ def _answers(
     rles, scores = [], []
     for query in queries.tolist():
         parts = [
-            resizer.threshold(masks[query, frame], bounds[frame][..., query], threshold=mask_threshold)
+            resizer.threshold(
+                masks[query, frame],
+                bounds[frame][..., query],
+                threshold=mask_threshold,
+                with_probs=qualities is None,
+            )
             for frame in frames
         ]
         rles.append(tuple(part.rle for part in parts))

@@ -58,9 +58,10 @@ class PromptCorrection(nn.Module):
         hints: of all Q queries. content: of all frames. Returns mask and IoU logits.
         """
         frames = mask_logits.shape[2]
-        halved = F.avg_pool2d(content.replicate_edges(mask_features), 2)
-        likeness = F.normalize(self.likeness_projection(halved), dim=1).unflatten(0, (-1, frames))
-        shared = self.feature_reduction(halved).unflatten(0, (-1, frames))
+        # Fewer channels first, halved then: means and projections may change places.
+        likeness = F.normalize(_halved(self.likeness_projection(mask_features), content), dim=1)
+        likeness = likeness.unflatten(0, (-1, frames))
+        shared = _halved(self.feature_reduction(mask_features), content).unflatten(0, (-1, frames))
         offsets = self.state_projection(states)
         queries = mask_logits.shape[1]
         step = queries if torch.is_grad_enabled() else QUERIES_AT_ONCE
@@ -96,6 +97,15 @@ class PromptCorrection(nn.Module):
         cells = content.extents((size[0], size[1]), maps.device).prod(-1)[:: frames if mask is not None else 1]
         pooled = hidden.sum((-2, -1)).unflatten(0, (batch, queries, frames)).mean(2) / cells[:, None, None]
         return delta, self.quality_projection(pooled)[..., 0]
+
+
+def _halved(features: Tensor, content: Content) -> Tensor:
+    """features: (N, D, h, w). Means of 2 x 2 cells, of those that see the picture."""
+    mask = content.mask((features.shape[-2], features.shape[-1]))
+    if mask is None:
+        return F.avg_pool2d(features, 2)
+    shares = F.avg_pool2d(mask.to(features.dtype), 2)
+    return F.avg_pool2d(features * mask, 2) / shares.clamp(min=0.25)
 
 
 def _coarse(mask_logits: Tensor) -> Tensor:
@@ -164,6 +174,8 @@ def _in_first_frame(maps: Tensor, frames: int) -> Tensor:
 def _sample(features: Tensor, points: Tensor, extents: Tensor) -> Tensor:
     """features: (B, C, h, w). points: (B, Q, P, 2) in [0, 1] of the picture. Returns (B, Q, P, C)."""
     size = features.new_tensor([features.shape[-1], features.shape[-2]])
-    grid = points.clamp(0, 1).to(size) * extents.flip(-1)[:, None, None] / size * 2 - 1
+    # Between the middles of the first and the last cell: what lies beyond is padding.
+    limits = extents.flip(-1)[:, None, None] - 0.5
+    grid = (points.to(size) * extents.flip(-1)[:, None, None]).clamp(min=0.5).minimum(limits) / size * 2 - 1
     found = F.grid_sample(features, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return found.permute(0, 2, 3, 1)

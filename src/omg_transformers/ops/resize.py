@@ -178,10 +178,13 @@ class MaskResizer:
                 ]
         return result
 
-    def threshold(self, mask: Tensor, bounds: Tensor, *, threshold: float = 0.0) -> ThresholdedMask:
+    def threshold(
+        self, mask: Tensor, bounds: Tensor, *, threshold: float = 0.0, with_probs: bool = True
+    ) -> ThresholdedMask:
         """The resized mask (h, w) where it exceeds `threshold` (a logit), looking only at tiles where it can.
 
-        bounds: (row bands, column bands), the upper `bounds` of this mask, on the CPU.
+        bounds: (row bands, column bands), the upper `bounds` of this mask, on the CPU. with_probs: False leaves
+        `prob_sum` 0, which is faster.
         """
         active = (bounds > threshold).nonzero()
         if not len(active):
@@ -197,8 +200,9 @@ class MaskResizer:
             logits = self.tile(mask[None], row, column)[0]
             inside = logits > threshold
             window[columns.start - left : columns.stop - left, rows.start - top : rows.stop - top] = inside.T
-            sums.append(torch.stack([inside.sum(), logits.sigmoid_().mul_(inside).sum(dtype=sum_dtype(self.device))]))
-        area, prob_sum = torch.stack(sums).sum(0).tolist()
+            area = inside.sum(dtype=sum_dtype(self.device))
+            sums.append([area, logits.sigmoid_().mul_(inside).sum(dtype=area.dtype) if with_probs else 0 * area])
+        area, prob_sum = torch.stack([torch.stack(pair) for pair in sums]).sum(0).tolist()
         if not area:
             return ThresholdedMask(None, 0, 0.0)
         rle = encode_window(window.cpu().numpy().T, origin=(top, left), size=self.target_size)
@@ -237,6 +241,7 @@ def _fitted_tile(tile: tuple[int, int], grid: tuple[int, int], target: tuple[int
     return lengths[0], lengths[1]
 
 
+@lru_cache(maxsize=64)
 def _bands(
     grid: int, padded: int | None, content: int | None, target: int, length: int, device: torch.device
 ) -> tuple[Band, ...]:
