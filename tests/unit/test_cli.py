@@ -45,7 +45,7 @@ def save_picture(path: Path, height: int = 40, width: int = 60) -> Path:
     return path
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["video", "--help"], ["--version"]])
 def test_help_needs_neither_torch_nor_transformers(arguments):
     code = (
         "import sys\nfrom omg_transformers.cli import main\n"
