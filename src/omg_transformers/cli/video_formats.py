@@ -135,7 +135,9 @@ class _YoutubeVis:
 
         del fps
         self._reader = reader
-        self._results = YoutubeVisResults(folder / "youtube_vis.json", reader.name, label_space)
+        # The data set counts its videos: a video that is named by its number is that video.
+        video_id = int(reader.name) if reader.name.isdecimal() else reader.name
+        self._results = YoutubeVisResults(folder / "youtube_vis.json", video_id, label_space)
 
     def add(self, result: FrameResult) -> None:
         self._results.add(self._reader.position(result.index), result.segments)
