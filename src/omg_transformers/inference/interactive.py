@@ -147,7 +147,7 @@ class InteractiveSession:
         self,
         *,
         points_per_side: int = 16,
-        min_quality: float = 0.5,
+        min_quality: float = 0.3,
         max_iou: float = 0.7,
         min_area_share: float = 0.001,
         only: Sequence[str] | None = None,
