@@ -128,7 +128,7 @@ def test_every_config_names_only_settings_that_exist():
     sys.modules["cotrain_settings"] = module
     spec.loader.exec_module(module)
     found = sorted((RECIPES / "configs").glob("*.yaml"))
-    assert len(found) == 2
+    assert len(found) == 3
     for file in found:
         assert load_settings(module.Settings, file).max_steps > 0
 
