@@ -12,6 +12,8 @@ from omg_transformers.registration import register_with_transformers
 if TYPE_CHECKING:
     from omg_transformers.inference import OMGSegPipeline
     from omg_transformers.inference.interactive import InteractiveSession
+    from omg_transformers.inference.video_objects import ObjectSession
+    from omg_transformers.inference.video_session import VideoSession
     from omg_transformers.labels import LabelSpace, Vocabulary, builtin_label_space, builtin_label_space_names
     from omg_transformers.metrics.evaluate_modules import evaluate_module
     from omg_transformers.model import OMGSegConfig, OMGSegModel, OMGSegOutput
@@ -29,9 +31,11 @@ _HOMES = {
     "OMGSegOutput": "model",
     "OMGSegPipeline": "inference",
     "OMGSegProcessor": "processing",
+    "ObjectSession": "inference.video_objects",
     "Sample": "structures",
     "Segment": "structures",
     "Segments": "structures",
+    "VideoSession": "inference.video_session",
     "Vocabulary": "labels",
     "available_heads": "plugins",
     "builtin_label_space": "labels",
@@ -50,9 +54,11 @@ __all__ = [
     "OMGSegOutput",
     "OMGSegPipeline",
     "OMGSegProcessor",
+    "ObjectSession",
     "Sample",
     "Segment",
     "Segments",
+    "VideoSession",
     "Vocabulary",
     "available_heads",
     "builtin_label_space",

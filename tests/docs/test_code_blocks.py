@@ -20,7 +20,7 @@ from omg_transformers.cli import main as omg_seg
 ROOT = Path(__file__).resolve().parents[2]
 # How many blocks each page has: a page that loses its blocks, or a parser that misses them, fails.
 NUM_BLOCKS = {
-    "README.md": {"bash": 4, "python": 4},
+    "README.md": {"bash": 4, "python": 5},
     "CONTRIBUTING.md": {"bash": 1},
     "docs/command_line.md": {"bash": 2, "python": 3},
     "docs/evaluation.md": {"python": 1},
