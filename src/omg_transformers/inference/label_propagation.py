@@ -30,8 +30,8 @@ class Propagation:
     """
 
     num_neighbours: int = 10
-    temperature: float = 0.05
-    radius: float = 0.12
+    temperature: float = 0.1
+    radius: float = 0.2
     anchor_radius: float | None = None
 
 

@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional
 
+from omg_transformers.model.classifier import sum_clip_features
 from omg_transformers.ops.masks import mask_iou
 
 if TYPE_CHECKING:
@@ -17,12 +18,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from omg_transformers.model.modeling import OMGSegModel
+    from omg_transformers.model.query_decoder import ImageFeatures
     from omg_transformers.structures import QueryOutput
 
 SUMS = ("class_logit_sum", "iou_logit_sum", "clip_feature_sum", "clip_feature_area")
-ROWS = ("states", "counts", "places", *SUMS)
-# Cells of the longer side of a coarse mask: enough to tell neighbours apart, and 300 of them are 1 MB.
-PLACE_CELLS = 64
+ROWS = ("states", "counts", *SUMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,7 @@ class QueryMemory:
     states: (Q, D) of the latest clip. class_logit_sum: (Q, K + 1) or None, iou_logit_sum: (Q,) or None, over the
     `counts` (Q,) clips of each query. clip_feature_sum: (Q, C) and clip_feature_area: (Q,) or None: features of the
     CLIP backbone summed inside each mask, for names never trained. num_frames: frames answered so far, overlaps
-    counted once, in `num_clips` clips. places: (Q, h, w) float16, coarse mask probabilities where the next clip begins,
-    or None.
+    counted once, in `num_clips` clips.
     """
 
     states: Tensor
@@ -44,7 +43,6 @@ class QueryMemory:
     num_frames: int
     clip_feature_sum: Tensor | None = None
     clip_feature_area: Tensor | None = None
-    places: Tensor | None = None
 
     @property
     def class_logits(self) -> Tensor | None:
@@ -125,11 +123,10 @@ def split_frames(num_frames: int, clip_size: int, overlap: int = 0) -> list[slic
     return clips
 
 
-def match_queries(previous_states: Tensor, states: Tensor, agreement: Tensor | None = None) -> Tensor:
+def match_queries(previous_states: Tensor, states: Tensor) -> Tensor:
     """The permutation (Q,) int64 that makes `states[permutation]` continue `previous_states`, both (Q, D).
 
-    It is the one of greatest total cosine, plus `agreement` (Q, Q) if given: what else speaks for a previous query
-    (row) being a new one (column). ValueError when shapes differ or values are not finite.
+    It is the one of greatest total cosine. ValueError when shapes differ or values are not finite.
     """
     if previous_states.dim() != 2 or previous_states.shape != states.shape:
         raise ValueError(
@@ -140,24 +137,7 @@ def match_queries(previous_states: Tensor, states: Tensor, agreement: Tensor | N
         raise ValueError("states holds NaN or infinity: look for them in the frames, or run the model in float32")
     previous, current = (functional.normalize(part.float(), dim=-1) for part in (previous_states, states))
     cost = 1 - previous @ current.T
-    if agreement is not None:
-        cost = cost - agreement.float()
     return torch.from_numpy(linear_sum_assignment(cost.detach().cpu().numpy())[1]).to(states.device)
-
-
-def coarse_masks(mask_logits: Tensor) -> Tensor:
-    """(Q, h, w) logits to (Q, h', w') float16 probabilities, `PLACE_CELLS` on the longer side at most."""
-    size = -(-max(mask_logits.shape[-2:]) // PLACE_CELLS)
-    probs = mask_logits.detach().float().sigmoid()[:, None]
-    return functional.avg_pool2d(probs, size, ceil_mode=True, count_include_pad=False)[:, 0].half()
-
-
-def place_overlaps(previous: Tensor, current: Tensor) -> Tensor:
-    """Soft IoU of all pairs of coarse masks (Q, h, w): (Q, Q) float32, 0 where both are empty."""
-    before, now = previous.flatten(1).float(), current.flatten(1).float()
-    shared = before @ now.T
-    total = before.square().sum(1)[:, None] + now.square().sum(1)[None] - shared
-    return shared / total.clamp(min=1e-6)
 
 
 def match_masks(candidates: Tensor, masks: Tensor) -> Tensor:
@@ -173,13 +153,17 @@ def match_masks(candidates: Tensor, masks: Tensor) -> Tensor:
 
 
 def align_clip(
-    output: QueryOutput, memory: QueryMemory | None, *, overlap: int = 0, place_weight: float = 0.0
+    output: QueryOutput,
+    memory: QueryMemory | None,
+    *,
+    overlap: int = 0,
+    clip_features: ImageFeatures | None = None,
 ) -> AlignedClip:
     """Bring the queries of the next clip into the video's order and add its logits to the memory.
 
     output: one clip's (a batch of one), whose first `overlap` frames are known already, unless `memory` is None:
-    then it is the video's first clip. place_weight: how much it counts, beside the cosine of the states, that a query
-    is where it was (soft IoU); 0 as in the original.
+    then it is the video's first clip. clip_features: of the clip, if the memory shall hold what the CLIP backbone
+    sees inside the masks.
     """
     if len(output) != 1 or output.query_states is None:
         raise ValueError(
@@ -194,13 +178,7 @@ def align_clip(
             "give longer clips or less overlap"
         )
     states = output.query_states[0].detach()
-    masks = output.mask_logits[0]
-    order = torch.arange(len(states), device=states.device)
-    if memory is not None:
-        agreement = None
-        if place_weight and memory.places is not None:
-            agreement = place_weight * place_overlaps(memory.places, coarse_masks(masks[:, 0]))
-        order = match_queries(memory.states, states, agreement)
+    order = torch.arange(len(states), device=states.device) if memory is None else match_queries(memory.states, states)
     aligned = replace(
         output,
         class_logits=None if output.class_logits is None else output.class_logits[:, order],
@@ -209,8 +187,15 @@ def align_clip(
         query_states=output.query_states[:, order],
     )
     after = _extended(memory, aligned, states[order])
-    if place_weight:
-        after = replace(after, places=coarse_masks(masks[order, -overlap if overlap else -1]))
+    if clip_features is not None:
+        sums, areas = sum_clip_features(
+            clip_features.clip_map[:, known:], aligned.mask_logits, _content(clip_features, num_new)
+        )
+        after = replace(
+            after,
+            clip_feature_sum=sums[0] if memory is None else _sum("clip_features", memory.clip_feature_sum, sums[0]),
+            clip_feature_area=areas[0] if memory is None else _sum("clip_areas", memory.clip_feature_area, areas[0]),
+        )
     return AlignedClip(slice(after.num_frames - num_new, after.num_frames), aligned, order, after)
 
 
@@ -261,6 +246,12 @@ def _extended(memory: QueryMemory | None, aligned: QueryOutput, states: Tensor) 
         num_clips=memory.num_clips + 1,
         num_frames=memory.num_frames + num_new,
     )
+
+
+def _content(features: ImageFeatures, num_frames: int) -> Tensor | None:
+    """Which cells of the last map are picture: (1, 1, T * h * w) bool, None: all."""
+    mask = features.content.repeat(num_frames).mask((features.clip_map.shape[-2], features.clip_map.shape[-1]))
+    return None if mask is None else mask.reshape(1, 1, -1)
 
 
 def _sum(name: str, before: Tensor | None, now: Tensor | None) -> Tensor | None:

@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 
     Frame = np.ndarray[Any, Any]
 
-# Maps of the backbone that are compared, as indices of strides 4, 8, 16, 32, and the stride they are brought to.
-LEVELS = (1, 2)
+# Cells are compared at this stride of the input.
 STRIDE = 8
+# How much the backbone's finest map counts beside the mask features: it sees edges and colours.
+FINE_WEIGHT = 0.5
 # Frames in which objects were given that are remembered, unless one is the only sight of an object.
 MAX_ANCHORS = 6
 
@@ -46,7 +47,7 @@ MAX_ANCHORS = 6
 class ObjectSession:
     """Follows the objects it is given: `session.add_object(mask=...)`, then `for result in session.stream(frames)`.
 
-    resolution: shorter side of the pictures that the backbone sees. recent_frames: how many of the last frames objects
+    resolution: shorter side of the pictures that the model sees. recent_frames: how many of the last frames objects
     are looked up in, beside the frames that they were given in. keep_frames: how many of the last frames can still be
     corrected and propagated from (the last one always can). propagation: how labels are carried.
     Results have one segment per object, in the order in which they were given; where it is not seen its mask is None.
@@ -57,7 +58,7 @@ class ObjectSession:
         model: OMGSegModel,
         processor: OMGSegProcessor,
         *,
-        resolution: int = 288,
+        resolution: int = 192,
         recent_frames: int = 3,
         keep_frames: int = 1,
         propagation: Propagation | None = None,
@@ -288,15 +289,16 @@ class ObjectSession:
         inputs = self.processor.image_processor([frame], size=edges).to(self.model.device)
         pixels = inputs["pixel_values"].to(self.model.dtype)
         size = (pixels.shape[-2], pixels.shape[-1])
-        maps = self.model.backbone(pixels, Content.from_pixel_mask(inputs["pixel_mask"], size))
+        content = Content.from_pixel_mask(inputs["pixel_mask"], size)
+        maps = self.model.backbone(pixels, content)
+        mask_features, _ = self.model.pixel_decoder(maps, content)
         height, width = self._grid()
         parts = []
-        for level in LEVELS:
-            cells = functional.interpolate(
-                maps[level].float(), size=(size[0] // STRIDE, size[1] // STRIDE), mode="bilinear", align_corners=False
-            )[0, :, :height, :width]
+        for features, weight in ((mask_features, 1.0), (maps[0], FINE_WEIGHT)):
+            cells = functional.interpolate(features.float(), size=(size[0] // STRIDE, size[1] // STRIDE), mode="area")
+            cells = cells[0, :, :height, :width]
             # Without what all cells have in common, cosines tell more.
-            parts.append(functional.normalize(cells - cells.mean((1, 2), keepdim=True), dim=0))
+            parts.append(weight * functional.normalize(cells - cells.mean((1, 2), keepdim=True), dim=0))
         return functional.normalize(torch.cat(parts).flatten(1), dim=0).half()
 
     def _labelled(self, index: int, features: Tensor, shares: Tensor) -> LabelledFrame:

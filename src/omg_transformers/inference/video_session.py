@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 
@@ -18,6 +18,7 @@ from omg_transformers.inference.tracking import QueryMemory, align_clip, split_f
 from omg_transformers.inference.video_state import MaskGrid, VideoState
 from omg_transformers.inference.video_tracks import Tracks
 from omg_transformers.labels import LabelSpace
+from omg_transformers.model.classifier import class_logits, fuse_open_vocabulary
 from omg_transformers.plugins import load_head
 from omg_transformers.processing.pictures import read_picture
 from omg_transformers.structures import QueryOutput
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from omg_transformers.inference.tracking import AlignedClip
+    from omg_transformers.model.backbones import OpenClipBackbone
     from omg_transformers.model.modeling import OMGSegModel
+    from omg_transformers.model.query_decoder import ImageFeatures
     from omg_transformers.processing.processor import Labels, OMGSegProcessor
     from omg_transformers.structures import Segments
 
@@ -36,8 +39,6 @@ if TYPE_CHECKING:
 MODES = ("online", "offline")
 # Clips whose class logits are averaged online: longer averages would hold on to what is long gone.
 AVERAGED_CLIPS = 30
-# How much being where it was counts for a query, beside the cosine of its states.
-PLACE_WEIGHT = 1.0
 
 
 class VideoSession:
@@ -46,7 +47,8 @@ class VideoSession:
     task: a head of learned queries, such as "video_panoptic". labels: as for the processor. window: frames that the
     model sees at once; overlap: how many of them it has seen in the window before. mode: "online" answers each window
     at once, with classes averaged up to it; "offline" reads the whole video first and answers with the average of all.
-    horizon: frames for which an object that is not seen keeps its id. options: the head's own.
+    horizon: frames for which an object that is not seen keeps its id. seen_classes: for each name whether it was
+    trained: fuses in the opinion of a CLIP backbone, summed up over the video. options: the head's own.
     One session is one video. Its memory does not grow with the video, but for offline's packed masks.
     """
 
@@ -61,6 +63,7 @@ class VideoSession:
         overlap: int = 0,
         mode: str = "online",
         horizon: int = 30,
+        seen_classes: Sequence[bool] | None = None,
         **options: Any,
     ) -> None:
         _check_settings(window, overlap, mode, horizon)
@@ -73,6 +76,8 @@ class VideoSession:
         self.model, self.processor = model, processor
         self.request = make_request(model, processor, head, labels=labels, options=options)
         space = self.request.label_space
+        self.seen_classes = None if seen_classes is None else [bool(flag) for flag in seen_classes]
+        _check_seen_classes(self.seen_classes, space, model)
         self.window, self.overlap, self.mode = window, overlap, mode
         settings = {
             "task": task,
@@ -81,6 +86,7 @@ class VideoSession:
             "overlap": overlap,
             "mode": mode,
             "horizon": horizon,
+            "seen_classes": self.seen_classes,
             "options": options,
         }
         self._state = VideoState(settings, model_fingerprint(model))
@@ -187,7 +193,8 @@ class VideoSession:
     def _pack_window(self) -> list[bytes]:
         """Run the model over a window; its new frames' masks, packed. Queries are matched as in the original."""
         state = self._state
-        clip = align_clip(self._run(state.frames), state.memory, overlap=state.num_known)
+        output, features = self._run(state.frames)
+        clip = align_clip(output, state.memory, overlap=state.num_known, clip_features=features)
         output = clip.output
         masks = output.mask_logits[0]
         grid = MaskGrid(
@@ -225,12 +232,8 @@ class VideoSession:
 
     def _answer_window(self) -> None:
         state = self._state
-        clip = align_clip(
-            self._run(state.frames),
-            state.memory,
-            overlap=self.overlap if state.memory is None else state.num_known,
-            place_weight=PLACE_WEIGHT,
-        )
+        output, features = self._run(state.frames)
+        clip = align_clip(output, state.memory, overlap=state.num_known, clip_features=features)
         memory, answers = self._answer_online(clip, state.memory)
         new = state.frames[state.num_known :]
         first = state.next_frame - len(new)
@@ -244,15 +247,13 @@ class VideoSession:
         return dataclasses.replace(self._state, frames=kept, num_known=len(kept))
 
     @torch.no_grad()
-    def _run(self, frames: Sequence[Frame]) -> QueryOutput:
-        """The model's answer to one clip."""
+    def _run(self, frames: Sequence[Frame]) -> tuple[QueryOutput, ImageFeatures | None]:
+        """The model's answer to one clip, and its features if the CLIP backbone is asked, too."""
         inputs = self.processor(videos=[frames]).to(self.model.device)
-        output = self.model(
-            pixel_values=inputs["pixel_values"].to(self.model.dtype),
-            pixel_mask=inputs["pixel_mask"],
-            class_embeds=self._class_embeds(),
-        )
-        return output.to_query_output()
+        pixels = inputs["pixel_values"].to(self.model.dtype)
+        features = self.model.get_image_features(pixels, inputs["pixel_mask"])
+        output = self.model(image_features=features, class_embeds=self._class_embeds()).to_query_output()
+        return output, features if self.seen_classes is not None else None
 
     def _class_embeds(self) -> Tensor | None:
         embeds = self.request.class_embeds
@@ -264,7 +265,7 @@ class VideoSession:
         if before is not None and before.class_logits is not None:
             # A query that saw nothing has nothing to average: what it finds next is new.
             is_idle = before.class_logits.argmax(-1) == before.class_logits.shape[-1] - 1
-            memory = memory.with_rows(alone, is_idle)
+            memory = memory.with_rows(_with_clip_sums(alone, memory, before), is_idle)
         asked = _with_own_void(memory, alone)
         frames = range(clip.frames.start, clip.frames.stop)
         masks = clip.output.mask_logits
@@ -282,9 +283,27 @@ class VideoSession:
             memory = memory.with_rows(before, is_live.to(masks.device))
         return memory.at_most(AVERAGED_CLIPS), answers
 
+    @torch.no_grad()
+    def _fused(self, memory: QueryMemory) -> Tensor | None:
+        """The classes that `memory` tells (Q, K + 1), with the opinion of the CLIP backbone if it is asked."""
+        means, embeds = memory.class_logits, self._class_embeds()
+        sums, areas = memory.clip_feature_sum, memory.clip_feature_area
+        if self.seen_classes is None or means is None or embeds is None or sums is None or areas is None:
+            return means
+        config, backbone = self.model.config, cast("OpenClipBackbone", self.model.backbone)
+        pooled = backbone.embed_pooled((sums / (areas[:, None] + 1e-8))[None])
+        return fuse_open_vocabulary(
+            means[None],
+            class_logits(pooled, embeds, config.logit_scale),
+            torch.tensor(self.seen_classes, device=means.device),
+            (areas > 0)[None],
+            seen_exponent=config.seen_exponent,
+            unseen_exponent=config.unseen_exponent,
+        )[0]
+
     def _postprocess(self, output: QueryOutput, memory: QueryMemory) -> Segments:
         """The segments of one frame, with the classes that `memory` tells."""
-        classes, qualities = memory.class_logits, memory.iou_logits
+        classes, qualities = self._fused(memory), memory.iou_logits
         averaged = dataclasses.replace(
             output,
             class_logits=None if classes is None else classes[None],
@@ -297,6 +316,25 @@ class VideoSession:
             averaged, sizes=[size], is_thing=space.is_thing if space is not None else (), **self.request.options
         )
         return on_cpu(segments)
+
+
+def _with_clip_sums(alone: QueryMemory, after: QueryMemory, before: QueryMemory) -> QueryMemory:
+    """The memory of one clip alone, with what the CLIP backbone saw in just this clip."""
+    sums, areas = before.clip_feature_sum, before.clip_feature_area
+    if sums is None or areas is None or after.clip_feature_sum is None or after.clip_feature_area is None:
+        return alone
+    return dataclasses.replace(
+        alone, clip_feature_sum=after.clip_feature_sum - sums, clip_feature_area=after.clip_feature_area - areas
+    )
+
+
+def _check_seen_classes(flags: Sequence[bool] | None, space: LabelSpace | None, model: OMGSegModel) -> None:
+    if flags is None:
+        return
+    if not model.backbone.has_clip_head:
+        raise ValueError("seen_classes needs a backbone with a CLIP head, and this model has none: leave it out")
+    if space is None or len(flags) != len(space):
+        raise ValueError(f"seen_classes has {len(flags)} flags: expected {len(space or ())}, one per name")
 
 
 def _with_own_void(memory: QueryMemory, alone: QueryMemory) -> QueryMemory:

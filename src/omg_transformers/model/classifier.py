@@ -89,14 +89,25 @@ def fuse_open_vocabulary(
     return (torch.cat([fused * (1 - void), void], dim=-1) + 1e-8).log()
 
 
-def pool_clip_features(clip_map: Tensor, mask_logits: Tensor, is_content: Tensor | None) -> tuple[Tensor, Tensor]:
-    """clip_map: (B, T, C, h, w) last backbone map. mask_logits: (B, Q, T, H, W).
+def sum_clip_features(clip_map: Tensor, mask_logits: Tensor, is_content: Tensor | None) -> tuple[Tensor, Tensor]:
+    """clip_map: (B, T, C, h, w) last backbone map. mask_logits: (B, Q, T, H, W). is_content: (B or 1, 1, T * h * w).
 
-    Returns the means over masks (B, Q, C) and whether any cell was inside (B, Q).
+    Returns the sums over masks (B, Q, C) and their areas in cells (B, Q), float32: of clip after clip they add up.
     """
     size = clip_map.shape[-2:]
     small = F.interpolate(mask_logits.flatten(1, 2), size=size, mode="bilinear", align_corners=False)
     mask = (small.view(*mask_logits.shape[:3], *size) > 0).flatten(2)
     if is_content is not None:
         mask = mask & is_content
-    return mean_where(clip_map.transpose(1, 2).flatten(2), mask), mask.any(-1)
+    with torch.autocast(clip_map.device.type, enabled=False):
+        cells = clip_map.transpose(1, 2).flatten(2).float()
+        return mask.float() @ cells.transpose(1, 2), mask.sum(-1).float()
+
+
+def pool_clip_features(clip_map: Tensor, mask_logits: Tensor, is_content: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The means over masks (B, Q, C), zeros where they are empty, and whether any cell was inside (B, Q).
+
+    Arguments as for `sum_clip_features`.
+    """
+    sums, areas = sum_clip_features(clip_map, mask_logits, is_content)
+    return sums / (areas[..., None] + 1e-8), areas > 0
