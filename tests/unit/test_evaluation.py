@@ -201,6 +201,13 @@ class TestOurModels:
         assert 0 <= found.figures["iou"] <= 1
         assert found.confusion is None
 
+    @pytest.mark.parametrize("task", ["video_semantic", "video_instance", "video_panoptic", "video_object"])
+    def test_clips_are_followed_and_judged(self, model_folder, task):
+        source = ProceduralScenes(SIZE, num_frames=6, seed=1)  # VPQ looks through windows of up to 6
+        found = evaluate(open_segmenter(model_folder), load_head(task), source, limit=2)
+        assert len(found.samples) == 2
+        assert 0 <= next(iter(found.figures.values())) <= 1
+
     def test_a_model_in_training_goes_on_training(self, model_folder):
         pipeline = load_pipeline(model_folder, device="cpu")
         pipeline.model.train()

@@ -7,8 +7,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
+from omg_transformers.data.frames import decode_frames
 from omg_transformers.evaluation.foreign import FOREIGN_MODEL_TYPES, open_foreign
 from omg_transformers.inference import OMGSegPipeline, load_pipeline
+from omg_transformers.inference.results import join_frames
 from omg_transformers.inference.state_files import model_fingerprint
 from omg_transformers.model import OMGSegConfig
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import torch
+    from numpy.typing import NDArray
 
     from omg_transformers.plugins import TaskHead
     from omg_transformers.structures import Sample, Segments
@@ -62,14 +67,20 @@ class PipelineSegmenter:
         prompts: Sequence[Mapping[str, Any]],
         options: Mapping[str, Any],
     ) -> list[Segments]:
-        """See `Segmenter`. A model in training is set to evaluation meanwhile."""
-        questions = [{"image": _picture(sample), **prompt} for sample, prompt in zip(samples, prompts, strict=True)]
+        """See `Segmenter`. A model in training is set to evaluation meanwhile. Clips are followed frame by frame."""
         labels = {"labels": samples[0].label_space} if samples and head.spec.has_classes else {}
+        asked = {"task": head.spec.name, **labels, **options}
         model = self.pipeline.model
         was_training = model.training
         model.eval()
         try:
-            return self.pipeline.segment(questions, task=head.spec.name, **labels, **options)
+            if head.spec.is_video:
+                return [
+                    join_frames(self.pipeline.follow(_frames(sample), **prompt, **asked))
+                    for sample, prompt in zip(samples, prompts, strict=True)
+                ]
+            questions = [{"image": _picture(sample), **prompt} for sample, prompt in zip(samples, prompts, strict=True)]
+            return self.pipeline.segment(questions, **asked)
         finally:
             if was_training:
                 model.train()
@@ -101,6 +112,10 @@ def _model_type(folder: Path) -> Any:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
     return config.get("model_type") if isinstance(config, dict) else None
+
+
+def _frames(sample: Sample) -> list[NDArray[np.uint8]]:
+    return [np.asarray(frame) for frame in decode_frames(sample)]
 
 
 def _picture(sample: Sample) -> Any:

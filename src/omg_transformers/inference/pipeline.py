@@ -15,7 +15,7 @@ from transformers import Pipeline
 
 from omg_transformers.inference.frames import open_frames
 from omg_transformers.inference.requests import Request, check_threshold, make_request, resolve_labels
-from omg_transformers.inference.results import on_cpu
+from omg_transformers.inference.results import FrameResult, on_cpu
 from omg_transformers.inference.video_objects import ObjectSession
 from omg_transformers.inference.video_session import VideoSession
 from omg_transformers.labels import LabelSpace
@@ -124,11 +124,21 @@ class OMGSegPipeline(Pipeline):
         task = kwargs.get("task") or kwargs.get("subtask") or self._forward_params.get("task")
         return task is not None and load_head(task).spec.is_video
 
+    def follow(self, video: Any, **kwargs: Any) -> Iterator[FrameResult]:
+        """Like a call with a video task, but `FrameResult`s instead of pictures of masks, one per frame."""
+        session, frames = self._start_video(video, kwargs)
+        return session.stream(frames)
+
     def _answer_video(self, video: Any, kwargs: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
         """What is wrong with the call is said here, not at the first answer."""
+        session, frames = self._start_video(video, kwargs)
+        space = session.label_space if isinstance(session, VideoSession) else None
+        return (_describe_all(result.segments, space) for result in session.stream(frames))
+
+    def _start_video(self, video: Any, kwargs: Mapping[str, Any]) -> tuple[VideoSession | ObjectSession, Any]:
+        """The session that a call asks for, and the frames to stream through it."""
         prompts, asked, _ = self._merged_parameters(kwargs)
         head = load_head(asked["task"])
-        space: LabelSpace | None = None
         session: VideoSession | ObjectSession
         if head.spec.query_type == "prompt":
             session = self._object_session(prompts, asked)
@@ -136,10 +146,8 @@ class OMGSegPipeline(Pipeline):
             raise ValueError(f"task {head.spec.name!r} takes no {', '.join(prompts)}: it finds everything by itself")
         else:
             session = VideoSession(self.model, self._processor(), **asked)
-            space = session.label_space
         reader = open_frames(video, max_pixels=self._processor().image_processor.max_pixels)
-        frames = reader if reader.is_repeatable else iter(reader)
-        return (_describe_all(result.segments, space) for result in session.stream(frames))
+        return session, reader if reader.is_repeatable else iter(reader)
 
     def _object_session(self, prompts: Mapping[str, Any], asked: Mapping[str, Any]) -> ObjectSession:
         """Follows what the prompts show in the first frame: [object] masks, boxes, or points with labels."""
