@@ -51,6 +51,7 @@ def main() -> None:
         for name, correction in {**kinds, "by rule": None}.items():
             model.query_decoder.correction = correction
             result[f"mean IoU, percent, {name}"] = quality(model, processor, arguments)
+        model.query_decoder.correction = next(iter(kinds.values()))
     write(arguments.out, result, model)
 
 

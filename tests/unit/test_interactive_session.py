@@ -144,7 +144,7 @@ def test_names_come_and_go_without_the_picture(parts, session):
     other = ("grass", "dog")[int(named.labels[0])]
     assert len(session.masks(only=[name])) == 1
     assert len(session.masks(only=[other])) == 0
-    with pytest.raises(ValueError, match="no class .cow."):
+    with pytest.raises(ValueError, match=r"no class .cow."):
         session.masks(only=["cow"])
     session.set_labels(None)
     with pytest.raises(ValueError, match="only= needs names"):
