@@ -93,8 +93,10 @@ def _several(
     point_row: int,
     point_radius: float,
 ) -> Anchors:
-    """Objects with several prompts, or with prompts of different kinds. The query holds the box, else the first point
-    inside, else the box of the mask."""
+    """Objects with several prompts, or with prompts of different kinds.
+
+    The query holds the box, else the box of the mask, else the first point inside.
+    """
     given = next(value for value in (boxes, points, masks) if value is not None)
     (batch, count), device = given.shape[:2], given.device
     if boxes is None:
@@ -113,9 +115,9 @@ def _several(
     anchors = torch.cat([corner - point_radius, corner + point_radius], dim=-1)
     if masks is not None:
         of_masks = boxes_of_masks(masks >= masks.amax((2, 3), keepdim=True).clamp(max=0.5)) * MASK_STRIDE
-        anchors = torch.where(is_inside.any(-1)[..., None], anchors, of_masks)
+        anchors = torch.where(has_mask[..., None], of_masks, anchors)
     anchors = torch.where(has_box[..., None], boxes.float(), anchors)
-    is_point = is_inside.any(-1) & ~has_box
+    is_point = ~has_box & ~has_mask
     types = torch.where(is_point, point_row, 0)
 
     said = has_box.int() + (labels != NO_PROMPT).sum(-1) + 2 * has_mask
