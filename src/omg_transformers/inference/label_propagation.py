@@ -29,7 +29,7 @@ class Propagation:
     longer side; None: anywhere.
     """
 
-    num_neighbours: int = 10
+    num_neighbours: int = 5
     temperature: float = 0.1
     radius: float = 0.2
     anchor_radius: float | None = None

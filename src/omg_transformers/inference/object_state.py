@@ -89,8 +89,8 @@ class ObjectState:
         header: dict[str, Any] = {name: getattr(self, name) for name in (*PLAIN, "frame_size")}
         tensors: dict[str, Tensor] = {}
         header["prompts"] = []
-        for number, (frame, prompt) in enumerate(self.prompts):
-            header["prompts"].append({"frame": frame, "prompt": {**dataclasses.asdict(prompt), "mask": None}})
+        for number, (index, prompt) in enumerate(self.prompts):
+            header["prompts"].append({"frame": index, "prompt": {**dataclasses.asdict(prompt), "mask": None}})
             if prompt.mask is not None:
                 tensors[f"prompts.{number}.mask"] = torch.from_numpy(np.ascontiguousarray(prompt.mask))
         header["anchors"] = [_describe(anchor) for anchor in self.anchors]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -68,7 +68,7 @@ class QueryMemory:
     def with_rows(self, other: QueryMemory, is_chosen: Tensor) -> QueryMemory:
         """What `other` knows of the chosen queries, (Q,) bool, and what this memory knows of the rest."""
         theirs = other.tensors
-        parts = {
+        parts: dict[str, Any] = {
             name: torch.where(is_chosen.view(-1, *(1,) * (part.dim() - 1)), theirs.get(name, part), part)
             for name, part in self.tensors.items()
         }
@@ -77,7 +77,7 @@ class QueryMemory:
     def at_most(self, count: int) -> QueryMemory:
         """The same means, but weighing no more than `count` clips against those to come."""
         share = (count / self.counts).clamp(max=1)
-        parts = {
+        parts: dict[str, Any] = {
             name: (part * share.view(-1, *(1,) * (part.dim() - 1)))
             for name, part in self.tensors.items()
             if name in SUMS

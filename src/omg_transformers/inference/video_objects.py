@@ -58,7 +58,7 @@ class ObjectSession:
         model: OMGSegModel,
         processor: OMGSegProcessor,
         *,
-        resolution: int = 192,
+        resolution: int = 288,
         recent_frames: int = 3,
         keep_frames: int = 1,
         propagation: Propagation | None = None,

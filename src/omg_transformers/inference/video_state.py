@@ -119,9 +119,11 @@ def _pack_result(result: FrameResult) -> tuple[dict[str, Any], dict[str, Tensor]
     if segments.id_map is not None:
         parts["id_map"] = segments.id_map
     parts |= {f"info.{name}": value for name, value in segments.info.items() if isinstance(value, Tensor)}
-    rles = segments.rles
-    if rles is not None:
-        rles = [[None if rle is None else {**rle, "counts": rle["counts"].decode()} for rle in row] for row in rles]
+    rles = None
+    if segments.rles is not None:
+        rles = [
+            [None if rle is None else {**rle, "counts": rle["counts"].decode()} for rle in row] for row in segments.rles
+        ]
     described = {"index": result.index, "size": segments.size, "rles": rles}
     return described, {name: part.cpu().contiguous() for name, part in parts.items()}
 
