@@ -246,8 +246,7 @@ def compute_losses(run: Run, batches: Iterator[Batch], step: int) -> tuple[str, 
     questions = [move_question(ask(run.heads[name], batch["annotations"]), device) for name in names]
     with run.accelerator.autocast():
         predictions = run.answers(pixels, batch["pixel_mask"].to(device), [question.inputs for question in questions])
-    losses: dict[str, torch.Tensor] = {}
-    total = torch.zeros((), device=device)
+    total, losses = torch.zeros((), device=device), dict[str, torch.Tensor]()
     for name, question, layers in zip(names, questions, predictions, strict=True):
         found = run.criterion(layers, question.targets, is_matched=question.is_matched, generator=generator)
         total = total + (1.0 if name == names[0] else settings.alongside[name]) * found["total"]
