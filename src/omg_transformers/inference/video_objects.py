@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 # Cells are compared at this stride of the input.
 STRIDE = 8
 # How much the backbone's finest map counts beside the mask features: it sees edges and colours.
-FINE_WEIGHT = 0.5
+FINE_WEIGHT = 0.25
+# Less than this many cells in all are no sight of an object, unless it was about as small when it was given.
+LEAST_CELLS = 2.0
+LEAST_SHARE = 0.25
 # Frames in which objects were given that are remembered, unless one is the only sight of an object.
 MAX_ANCHORS = 6
 
@@ -327,6 +330,15 @@ class ObjectSession:
                     shares[self._state.ids.index(number)] = labels.float() / 255
         return shares
 
+    def _least_cells(self, object_id: int) -> float:
+        areas = [
+            float(labels.float().sum()) / 255
+            for anchor in self._state.anchors
+            for number, labels in zip(anchor.ids, anchor.labels, strict=True)
+            if number == object_id
+        ]
+        return min([LEAST_CELLS, *(LEAST_SHARE * area for area in areas)])
+
     def _result(self, index: int, frame: Frame, shares: Tensor, given: dict[int, Tensor]) -> FrameResult:
         """The masks (O of them) at the frame's own size; each pixel belongs to one object or to none."""
         size = (frame.shape[0], frame.shape[1])
@@ -344,8 +356,8 @@ class ObjectSession:
         best, winner = full.max(0) if ids else (background, background)
         rles, scores = [], []
         for place, number in enumerate(ids):
-            mask = (winner == place) & (best > background)
-            mask = given.get(number, mask.cpu())
+            is_seen = number in given or float(shares[place].sum()) >= self._least_cells(number)
+            mask = given.get(number, ((winner == place) & (best > background) & is_seen).cpu())
             rles.append((encode_mask(mask) if mask.any() else None,))
             scores.append(float(full[place].cpu()[mask].mean()) if mask.any() else 0.0)
         segments = Segments(
