@@ -7,6 +7,7 @@ import torch
 
 from omg_transformers.inference.requests import Request, make_request
 from omg_transformers.inference.results import above_thresholds
+from omg_transformers.inference.video_session import VideoSession
 from omg_transformers.labels import LabelSpace, Vocabulary
 from omg_transformers.model import OMGSegConfig, OMGSegModel
 from omg_transformers.plugins import load_head
@@ -66,3 +67,16 @@ def test_wrong_names_scores_and_tasks_are_named(parts):
         make_request(*parts, load_head("interactive"), labels=list(NAMES), options={"threshold": {"cat": 0.5}})
     with pytest.raises(ValueError, match="no labels are asked for"):
         make_request(*parts, load_head("interactive"), options={"threshold": {"cat": 0.5}})
+
+
+def test_videos_keep_to_the_thresholds_of_their_names(parts):
+    frames = list(torch.randint(0, 256, (2, 40, 56, 3), generator=torch.Generator().manual_seed(1)).byte().numpy())
+
+    def labels_with(threshold):
+        session = VideoSession(*parts, task="video_instance", threshold=threshold)
+        return {label for result in session.stream(frames) for label in result.segments.labels.tolist()}
+
+    found = labels_with(0.0)
+    assert len(found) > 1
+    banned = NAMES[min(found)].split("|")[0]
+    assert labels_with({name.split("|")[0]: float(name.startswith(banned)) for name in NAMES}) == found - {min(found)}

@@ -310,11 +310,9 @@ class VideoSession:
             iou_logits=None if qualities is None else qualities[None],
             query_states=None,
         )
-        space, size = self.request.label_space, self._state.frame_size
+        size = self._state.frame_size
         assert size is not None
-        (segments,) = self.request.head.postprocess(
-            averaged, sizes=[size], is_thing=space.is_thing if space is not None else (), **self.request.options
-        )
+        (segments,) = self.request.answer(averaged, sizes=[size])
         return on_cpu(segments)
 
 
