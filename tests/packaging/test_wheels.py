@@ -15,7 +15,10 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "third_party_head"
 STORY = Path(__file__).with_name("scribble_story.py")
-SHIPPED = {"instance", "interactive", "panoptic", "semantic"}
+SHIPPED = {
+    "instance", "interactive", "panoptic", "semantic",
+    "video_instance", "video_object", "video_panoptic", "video_semantic",
+}  # fmt: skip
 BROKEN_PROJECT = """
 [build-system]
 requires = ["hatchling"]
