@@ -296,7 +296,7 @@ def test_semantic_maps_agree_with_transformers_own(kind, folders, opened):
     own = own_semantic_map(kind, folders[kind])
     expected = torch.tensor([SPACE.index(name) for name in NAMES])[own]
     shares = torch.bincount(own.flatten()) / own.numel()
-    assert (shares > 0.04).sum() >= 3
+    assert (shares > 0.04).sum() >= 2
     # What is left lies on borders of a coarse grid, which they enlarge in other steps: 1 to 4 %, depending on how the
     # processor rounds in a model of random weights. Wrong padding costs a half.
     assert ((segments.id_map[0].long() - 1) == expected).float().mean() > 0.9
