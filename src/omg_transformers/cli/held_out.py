@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omg_transformers.cli import question
+
 if TYPE_CHECKING:
     from omg_transformers.data import SampleSource
     from omg_transformers.evaluation.report import Report
@@ -31,8 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--option", action="append", default=[], metavar="NAME=VALUE",
         help="option of the task head, such as threshold=0.3; repeatable",
     )  # fmt: skip
-    parser.add_argument("--limit", type=_count, help="only the first samples")
-    parser.add_argument("--batch-size", type=_count, default=1, help="samples per forward pass (%(default)s)")
+    parser.add_argument("--limit", type=question.read_count, help="only the first samples")
+    parser.add_argument(
+        "--batch-size", type=question.read_count, default=1, help="samples per forward pass (%(default)s)"
+    )
     parser.add_argument("--worst", type=int, default=8, help="how many of the worst samples to draw (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (a GPU if there is one)")
 
@@ -115,10 +119,3 @@ def _pairs(words: list[str], flag: str) -> dict[str, Any]:
             raise ValueError(f"{flag} {word}: expected NAME=VALUE, such as threshold=0.3")
         found[name] = yaml.safe_load(value)
     return found
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
-    return value

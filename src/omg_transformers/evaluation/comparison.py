@@ -6,10 +6,11 @@ import csv
 import io
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omg_transformers.evaluation.report import without_nan
 from omg_transformers.formats import write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -78,13 +79,13 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     write_bytes(folder / TABLE, text.getvalue().encode())
     content = {
         "models": list(comparison.names),
-        "table": {name: [None if _is_missing(value) else value for value in row] for name, row in comparison.rows()},
+        "table": dict(comparison.rows()),
         "differences": [
             {name: getattr(difference, name) for name in Difference.__dataclass_fields__}
             for difference in comparison.differences
         ],
     }
-    write_json(folder / RESULTS, _without_nan(content))
+    write_json(folder / RESULTS, without_nan(content))
 
 
 def format_comparison(comparison: Comparison) -> str:
@@ -142,11 +143,3 @@ def _differ(name: str, first: dict[str, float], other: dict[str, float]) -> Diff
 
 def _is_missing(value: float | None) -> bool:
     return value is None or math.isnan(value)
-
-
-def _without_nan(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _without_nan(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_without_nan(value) for value in content]
-    return None if isinstance(content, float) and math.isnan(content) else content

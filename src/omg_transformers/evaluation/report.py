@@ -8,6 +8,7 @@ import math
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import numpy as np
 from omg_transformers.formats import write_bytes, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -52,7 +53,7 @@ class Report:
             if len(values) != len(self.class_names):
                 raise ValueError(f"column {name!r} has {len(values)} values for {len(self.class_names)} classes")
         return [
-            {"class": title, **{name: _plain(values[index].item()) for name, values in columns.items()}}
+            {"class": title, **{name: without_nan(values[index].item()) for name, values in columns.items()}}
             for index, title in enumerate(self.class_names)
         ]
 
@@ -85,12 +86,21 @@ def _peak_memory_mb() -> float | None:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
 
 
+def without_nan(content: Any) -> Any:
+    """The same JSON with null for NaN, which is no JSON."""
+    if isinstance(content, Mapping):
+        return {key: without_nan(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and math.isnan(content) else content
+
+
 def write_report(report: Report, folder: Path) -> None:
     """Write results.json, and per_class.csv where there are classes. The folder is made if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "task": report.task,
-        "figures": {name: _plain(value) for name, value in report.figures.items()},
+        "figures": dict(report.figures),
         "num_samples": report.num_samples,
         "notes": list(report.notes),
         "command": sys.argv,
@@ -98,7 +108,7 @@ def write_report(report: Report, folder: Path) -> None:
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **report.details,
     }
-    write_json(folder / RESULTS, content)
+    write_json(folder / RESULTS, without_nan(content))
     if report.class_columns:
         text = io.StringIO()
         rows = report.rows()
@@ -139,10 +149,6 @@ def _cell(value: float | None) -> str:
 
 def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _versions() -> dict[str, str]:
