@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -48,6 +48,12 @@ def settings_to_dict(settings: Any) -> Any:
     if isinstance(settings, (list, tuple)):
         return [settings_to_dict(value) for value in settings]
     return str(settings) if isinstance(settings, Path) else settings
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The end of an error message: the known names that look alike, or all of them."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known)}"
 
 
 def _read_yaml(file: str | Path, problems: list[str]) -> dict[str, Any]:
@@ -141,7 +147,7 @@ def _build_dataclass(kind: type, value: Any, key: str, problems: list[str]) -> A
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     before = len(problems)
     unknown = [name for name in value if name not in fields]
-    problems.extend(f"{_join(key, name)}: no such setting{_nearest(str(name), fields)}" for name in unknown)
+    problems.extend(f"{_join(key, name)}: no such setting{nearest(str(name), fields)}" for name in unknown)
     arguments = {name: _build(hints[name], value[name], _join(key, name), problems) for name in fields if name in value}
     for name, field in fields.items():
         has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
@@ -231,11 +237,6 @@ def _build_scalar(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
 def _name(kind: Any) -> str:
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     return words.get(kind) or str(getattr(kind, "__name__", kind))
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known)}"
 
 
 def _join(key: str, name: Any) -> str:

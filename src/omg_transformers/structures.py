@@ -6,7 +6,7 @@ Every mask has a time axis: a picture is a clip of one frame. Sizes are (height,
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from omg_transformers.labels import LabelSpace
 
+
+# What an annotation may tell beyond outlines of regions. classes: what each is; instances: things one by one; scene: a
+# class or void at every pixel; tracks: which region of another frame is the same.
+AnnotationPart: TypeAlias = Literal["classes", "instances", "scene", "tracks"]
 
 # What the SAM family fills places with where an object has no point or no box; also the label of such a point.
 NO_PROMPT = -10

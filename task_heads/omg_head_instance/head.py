@@ -13,7 +13,7 @@ class InstanceHead(ScoredMasks):
     """The best (query, class) pairs, each scored by class probability x mean mask probability inside its mask."""
 
     api_version: ClassVar[int] = API_VERSION
-    spec: ClassVar[HeadSpec] = HeadSpec("instance")
+    spec: ClassVar[HeadSpec] = HeadSpec("instance", reads=("classes", "instances"))
 
     def metric(self, *, num_classes: int) -> MaskAveragePrecision:
         """COCO's mask average precision."""

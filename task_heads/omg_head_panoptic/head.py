@@ -13,7 +13,7 @@ class PanopticHead(Partition):
     """Queries contest each pixel with class score x mask probability; covered queries are dropped (MaskFormer)."""
 
     api_version: ClassVar[int] = API_VERSION
-    spec: ClassVar[HeadSpec] = HeadSpec("panoptic")
+    spec: ClassVar[HeadSpec] = HeadSpec("panoptic", reads=("classes", "instances", "scene"))
 
     def metric(self, *, num_classes: int) -> PanopticQuality:
         """Panoptic quality over all classes, over things and over stuff."""

@@ -13,7 +13,7 @@ class SemanticHead(ClassMaps):
     """Each pixel takes the class with the largest sum over queries of class probability x mask probability."""
 
     api_version: ClassVar[int] = API_VERSION
-    spec: ClassVar[HeadSpec] = HeadSpec("semantic")
+    spec: ClassVar[HeadSpec] = HeadSpec("semantic", reads=("classes", "scene"))
 
     def metric(self, *, num_classes: int) -> MeanIoU:
         """Mean IoU over classes and pixel accuracy."""

@@ -13,7 +13,7 @@ class VideoInstanceHead(ScoredMasks):
     """As the picture head, with one score per track: the same query in all frames."""
 
     api_version: ClassVar[int] = API_VERSION
-    spec: ClassVar[HeadSpec] = HeadSpec("video_instance", is_video=True)
+    spec: ClassVar[HeadSpec] = HeadSpec("video_instance", is_video=True, reads=("classes", "instances", "tracks"))
 
     def metric(self, *, num_classes: int) -> VideoMaskAveragePrecision:
         """YouTube-VIS average precision: a track counts as a whole."""

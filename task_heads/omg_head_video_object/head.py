@@ -28,7 +28,9 @@ class VideoObjectHead:
     """
 
     api_version: ClassVar[int] = API_VERSION
-    spec: ClassVar[HeadSpec] = HeadSpec("video_object", query_type="prompt", is_video=True, has_classes=False)
+    spec: ClassVar[HeadSpec] = HeadSpec(
+        "video_object", query_type="prompt", is_video=True, has_classes=False, reads=("tracks",)
+    )
     prompt_kinds: ClassVar[tuple[str, ...]] = ("mask", "box", "click")
 
     def targets(self, annotation: Annotation) -> QueryTargets:

@@ -13,7 +13,9 @@ class VideoPanopticHead(Partition):
     """As the picture head, with one contest for the whole clip: a query is the same segment in all frames."""
 
     api_version: ClassVar[int] = API_VERSION
-    spec: ClassVar[HeadSpec] = HeadSpec("video_panoptic", is_video=True)
+    spec: ClassVar[HeadSpec] = HeadSpec(
+        "video_panoptic", is_video=True, reads=("classes", "instances", "scene", "tracks")
+    )
 
     def metric(self, *, num_classes: int) -> TubeFigures:
         """Video panoptic quality, and segmentation and tracking quality (STQ)."""

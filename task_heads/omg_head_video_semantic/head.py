@@ -13,7 +13,7 @@ class VideoSemanticHead(ClassMaps):
     """As the picture head in every frame, with the classes of the whole clip."""
 
     api_version: ClassVar[int] = API_VERSION
-    spec: ClassVar[HeadSpec] = HeadSpec("video_semantic", is_video=True)
+    spec: ClassVar[HeadSpec] = HeadSpec("video_semantic", is_video=True, reads=("classes", "scene"))
 
     def metric(self, *, num_classes: int) -> VideoSemanticQuality:
         """Mean IoU over all frames, and how consistent the classes stay (mVC)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,9 @@ DEFAULT_TASK = "panoptic"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Data, task and output."""
-    parser.add_argument("--data", default="coco_panoptic", help="layout of the data set: coco_panoptic, scenes")
+    parser.add_argument("--data", default="coco_panoptic", help="layout of the data set, or scenes (%(default)s)")
     parser.add_argument("--root", type=Path, help="folder of the data set (not for scenes)")
-    parser.add_argument("--split", help="split of the data set (val2017 for coco_panoptic)")
+    parser.add_argument("--split", help="split of the data set (val2017 for coco_panoptic, else the only one)")
     parser.add_argument(
         "--label-space", help="name in these classes instead of the data set's own, such as coco_supercategory"
     )
@@ -53,9 +54,10 @@ class HeldOut:
         self.options = options
         self.head: TaskHead = load_head(options.task)
         self.head_options = _pairs(options.option, "--option")
-        words = [f"kind={options.data}", f"options={{{_reader_options(options)}}}"]
-        words += [f"root={options.root}"] if options.root is not None else []
-        words += [f"label_space={options.label_space}"] if options.label_space is not None else []
+        words = [f"kind={options.data}", f"options={json.dumps(_pairs(options.data_option, '--data-option'))}"]
+        split = options.split or ("val2017" if options.data == "coco_panoptic" else None)
+        given = {"root": options.root, "split": split, "label_space": options.label_space}
+        words += [f"{name}={value}" for name, value in given.items() if value is not None]
         settings = load_settings(SourceSettings, overrides=words)
         self.source: SampleSource = build_source(settings)
         if options.task not in self.source.tasks:
@@ -99,14 +101,6 @@ def model_folder(text: str | None) -> Path:
     if not (folder / "config.json").is_file():
         raise ValueError(f"there is no model in {text!r}: give a folder with config.json and model.safetensors")
     return folder
-
-
-def _reader_options(options: argparse.Namespace) -> str:
-    given = _pairs(options.data_option, "--data-option")
-    split = options.split or ("val2017" if options.data == "coco_panoptic" else None)
-    if split is not None:
-        given.setdefault("split", split)
-    return ", ".join(f"{name}: {value}" for name, value in given.items())
 
 
 def _pairs(words: list[str], flag: str) -> dict[str, Any]:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from omg_transformers.data.coco_panoptic import read_coco_panoptic
 from omg_transformers.data.composer import ComposedScenes
 from omg_transformers.data.label_mapping import MappedSource
 from omg_transformers.data.procedural import ProceduralScenes
+from omg_transformers.data.readers import LAYOUTS, open_layout
 from omg_transformers.data.stream import MixPart
 from omg_transformers.labels import LabelSpace, builtin_label_space
+from omg_transformers.settings import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,20 +25,25 @@ if TYPE_CHECKING:
 class SourceSettings:
     """Where samples come from. weight: share among the sources of a task. tasks: default all that it serves.
 
-    label_space: a built-in one, for kinds that are read from files. options: of the reader or generator.
+    kind: "scenes" (drawn, no files) or a layout on disk, see `omg_transformers.data.readers.LAYOUTS`.
+    split, label_space (a built-in one): for kinds that are read from files. options: of the reader or generator.
     compose: options of ComposedScenes, {} for its defaults, null for the pictures as they are.
     """
 
-    kind: Literal["coco_panoptic", "scenes"]
+    kind: str
     name: str = ""
     weight: float = 1.0
     tasks: list[str] | None = None
     root: Path | None = None
+    split: str | None = None
     label_space: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     compose: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        kinds = ("scenes", *(layout.name for layout in LAYOUTS))
+        if self.kind not in kinds:
+            raise ValueError(f"kind is {self.kind!r}: no such layout{nearest(self.kind, kinds)}")
         if self.kind != "scenes" and self.root is None:
             raise ValueError(f"root is missing: give the folder of the {self.kind} data set")
 
@@ -62,7 +68,7 @@ def build_source(
             source: SampleSource = ProceduralScenes(**settings.options)
         else:
             space = None if settings.label_space is None else builtin_label_space(settings.label_space)
-            source = read_coco_panoptic(settings.root, label_space=space, **settings.options)
+            source = open_layout(settings.kind, settings.root, settings.split, label_space=space, **settings.options)
         if settings.compose is not None:
             source = ComposedScenes(source, **settings.compose)
         return source if is_known is None else _keep_known_classes(source, is_known, unknown)

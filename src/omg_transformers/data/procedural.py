@@ -11,6 +11,7 @@ import numpy as np
 from omg_transformers.data.regions import encode_region
 from omg_transformers.data.shapes import COLORS, GROUNDS, SHAPES, Array, draw_ground, draw_shape
 from omg_transformers.data.sources import check_index, iterate
+from omg_transformers.plugins import heads_that_read
 from omg_transformers.structures import Annotation, Sample, Segment
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     from omg_transformers.labels import LabelSpace
     from omg_transformers.structures import RLE
-
-PICTURE_TASKS = ("semantic", "instance", "panoptic", "interactive")
-CLIP_TASKS = ("video_semantic", "video_instance", "video_panoptic", "video_object")
 
 
 @cache
@@ -85,7 +83,7 @@ class ProceduralScenes:
             raise ValueError(f"num_objects is {num_objects}: expected (fewest, most), not negative")
         self.size, self.num_frames, self.num_objects, self.seed = size, num_frames, num_objects, seed
         self.label_space = procedural_label_space()
-        self.tasks = PICTURE_TASKS if num_frames == 1 else CLIP_TASKS
+        self.tasks = heads_that_read(("classes", "instances", "scene", "tracks"), is_video=num_frames > 1)
 
     def __iter__(self) -> Iterator[Sample]:
         return iterate(self)

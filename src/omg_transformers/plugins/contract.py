@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from omg_transformers.structures import Annotation, Queries, QueryOutput, QueryTargets, Segments
+    from omg_transformers.structures import Annotation, AnnotationPart, Queries, QueryOutput, QueryTargets, Segments
 
 API_VERSION = 1
 
@@ -23,12 +23,14 @@ class HeadSpec:
 
     query_type: name of the query encoder that asks for it: "learned", "prompt", or a plug-in's own.
     is_video: it needs clips. has_classes: False when class logits are ignored (prompts, followed objects).
+    reads: what an annotation must tell, beyond outlines, for the head to learn from it and be judged by it.
     """
 
     name: str
     query_type: str = "learned"
     is_video: bool = False
     has_classes: bool = True
+    reads: tuple[AnnotationPart, ...] = ()
 
 
 class Metric(Protocol):

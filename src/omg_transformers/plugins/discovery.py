@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from omg_transformers.plugins.contract import API_VERSION, HeadSpec, TaskHead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from torch import nn
+
+    from omg_transformers.structures import AnnotationPart
 
 HEAD_GROUP = "omg_transformers.task_heads"
 QUERY_ENCODER_GROUP = "omg_transformers.query_encoders"
@@ -176,6 +178,19 @@ def load_head(name: str) -> TaskHead:
             f"add it there or unset {HEADS_VARIABLE}."
         )
     return _HEADS.load(name)
+
+
+def heads_that_read(parts: Collection[AnnotationPart], *, is_video: bool) -> tuple[str, ...]:
+    """Sorted names of the heads that annotations with these parts serve. Loads all heads; broken ones are left out."""
+    found = []
+    for name in available_heads():
+        try:
+            spec = load_head(name).spec
+        except (HeadLoadError, LookupError):
+            continue
+        if spec.is_video == is_video and set(spec.reads) <= set(parts):
+            found.append(name)
+    return tuple(found)
 
 
 def failed_heads() -> dict[str, str]:

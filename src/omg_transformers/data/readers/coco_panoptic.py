@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from omg_transformers.data.file_source import FileSource
 from omg_transformers.data.frames import frame_size
 from omg_transformers.data.label_mapping import classes_of_categories
+from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.regions import encode_region, merge_stuff
-from omg_transformers.data.sources import OnError, SampleError, check_index, check_on_error, iterate
-from omg_transformers.structures import Annotation, Sample, Segment
+from omg_transformers.data.sources import OnError, SampleError
+from omg_transformers.structures import Annotation, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from omg_transformers.labels import LabelSpace
-
-PANOPTIC_TASKS = ("semantic", "instance", "panoptic", "interactive")
+    from omg_transformers.structures import Sample
 
 
 def read_coco_panoptic(
@@ -44,63 +42,28 @@ def read_coco_panoptic(
     return CocoPanopticSource(Path(root), split, label_space, on_error)
 
 
-class CocoPanopticSource:
+def find_splits(root: Path) -> tuple[str, ...]:
+    """Splits with `annotations/panoptic_<split>.json` and the folder of PNGs of the same name."""
+    files = sorted(root.glob("annotations/panoptic_*.json"))
+    return tuple(file.stem.removeprefix("panoptic_") for file in files if file.with_suffix("").is_dir())
+
+
+class CocoPanopticSource(FileSource[dict[str, Any]]):
     """Pictures of one split with things, stuff, crowds and void; see `read_coco_panoptic`."""
 
-    tasks = PANOPTIC_TASKS
+    parts = ("classes", "instances", "scene")
 
     def __init__(self, root: Path, split: str, label_space: LabelSpace, on_error: OnError = "raise") -> None:
-        check_on_error(on_error)
-        self.label_space, self.on_error = label_space, on_error
-        self.skipped: list[str] = []
         self.picture_folder = root / split
         self.json_path = root / "annotations" / f"panoptic_{split}.json"
         self.png_folder = root / "annotations" / f"panoptic_{split}"
         content = _read_json(self.json_path)
+        super().__init__(content["annotations"], label_space, name=str(self.json_path), on_error=on_error)
         self._class_of = classes_of_categories(content["categories"], label_space, where=str(self.json_path))
         self._pictures = {picture["id"]: picture for picture in content["images"]}
-        self._annotations: list[dict[str, Any]] = content["annotations"]
-        # A few kilobytes per picture: the PNG (the slowest part to read) is opened once.
-        self._cached_annotation = lru_cache(maxsize=4096)(self._read_annotation)
 
-    @property
-    def num_samples(self) -> int:
-        """Number of annotated pictures."""
-        return len(self._annotations)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iterate(self, on_error=self.on_error, skipped=self.skipped)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_cached_annotation"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._cached_annotation = lru_cache(maxsize=4096)(self._read_annotation)
-
-    def sample(self, index: int) -> Sample:
-        """Picture number `index` in the order of the JSON's annotations; the picture stays encoded."""
-        check_index(index, self.num_samples, str(self.json_path))
-        picture = self._picture_of(self._annotations[index])
-        return Sample(
-            sample_id=str(picture["id"]),
-            frames=(self.picture_folder / picture["file_name"],),
-            annotation=self._cached_annotation(index),
-            label_space=self.label_space,
-            tasks=self.tasks,
-        )
-
-    def _picture_of(self, record: dict[str, Any]) -> dict[str, Any]:
-        picture: dict[str, Any] | None = self._pictures.get(record["image_id"])
-        if picture is None:
-            raise SampleError(
-                f"{self.json_path}: the annotation {record['file_name']} belongs to picture {record['image_id']}, "
-                "which `images` does not list"
-            )
-        return picture
-
-    def _read_annotation(self, index: int) -> Annotation:
-        record = self._annotations[index]
+    def read(self, record: dict[str, Any]) -> Sample:
+        """One annotated picture."""
         picture = self._picture_of(record)
         size = (int(picture["height"]), int(picture["width"]))
         path = self.picture_folder / picture["file_name"]
@@ -111,12 +74,18 @@ class CocoPanopticSource:
         segments = [self._segment(info, id_map, record["file_name"]) for info in record["segments_info"]]
         void = id_map == 0
         self._check_complete(id_map, void, record)
-        return Annotation(
-            size=size,
-            is_thing=tuple(self.label_space.is_thing),
-            segments=merge_stuff(segments, tuple(self.label_space.is_thing)),
-            void=(encode_region(void),),
-        )
+        is_thing = tuple(self.label_space.is_thing)
+        annotation = Annotation(size, is_thing, merge_stuff(segments, is_thing), (encode_region(void),))
+        return self.make_sample(str(picture["id"]), (path,), annotation)
+
+    def _picture_of(self, record: dict[str, Any]) -> dict[str, Any]:
+        picture: dict[str, Any] | None = self._pictures.get(record["image_id"])
+        if picture is None:
+            raise SampleError(
+                f"{self.json_path}: the annotation {record['file_name']} belongs to picture {record['image_id']}, "
+                "which `images` does not list"
+            )
+        return picture
 
     def _segment(self, info: dict[str, Any], id_map: np.ndarray[Any, Any], file_name: str) -> Segment:
         category = info["category_id"]
@@ -173,3 +142,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path} has no {sorted(missing)}: it is no COCO panoptic file")
     return dict(content)
+
+
+LAYOUT = Layout("coco_panoptic", "COCO panoptic", find_splits, read_coco_panoptic)
