@@ -31,7 +31,7 @@ from omg_transformers.structures import Sample
 from omg_transformers.training.loss import SegmentationLoss
 from omg_transformers.training.loss_settings import LossSettings
 from omg_transformers.training.optimizer import OptimizerSettings, ScheduleSettings, build_optimizer, set_learning_rate
-from omg_transformers.training.pretrained import efficientnet_lite0_weights, load_trunk
+from omg_transformers.training.pretrained import efficientnet_lite_weights, load_trunk
 from omg_transformers.training.questions import make_question
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
@@ -89,7 +89,7 @@ def main() -> None:
     started = time.perf_counter()
     torch.manual_seed(arguments.seed)
     model = OMGSegModel(OMGSegConfig(**MODEL))
-    load_trunk(model.backbone.trunk, efficientnet_lite0_weights())
+    load_trunk(model.backbone.trunk, efficientnet_lite_weights("efficientnet_lite0"))
     train(model, vocabulary, arguments)
     minutes = (time.perf_counter() - started) / 60
     result = measure(model, vocabulary, arguments)

@@ -39,7 +39,7 @@ from omg_transformers.training.launch import GradientGuard, StopSignal, check_pr
 from omg_transformers.training.loss import SegmentationLoss
 from omg_transformers.training.loss_settings import LossSettings
 from omg_transformers.training.optimizer import OptimizerSettings, ScheduleSettings, build_optimizer, set_learning_rate
-from omg_transformers.training.pretrained import efficientnet_lite0_weights, load_trunk, random_vocabulary
+from omg_transformers.training.pretrained import efficientnet_lite_weights, load_trunk, random_vocabulary
 from omg_transformers.training.questions import Answers, make_question, move_question
 
 
@@ -65,7 +65,7 @@ class Settings:
     vocabulary: Path | None = None
     unknown_names: Literal["error", "void"] = "error"
     start_from: Path | None = None
-    backbone_weights: Literal["efficientnet_lite0"] | None = None
+    backbone_weights: str | None = None
     frozen: list[str] = field(default_factory=list)
     batch_size: int = 8
     transform: TrainTransform = field(default_factory=TrainTransform)
@@ -183,7 +183,7 @@ def build_model(settings: Settings, label_spaces: dict[str, LabelSpace]) -> OMGS
         config = OMGSegConfig(label_spaces=spaces, default_task=next(iter(settings.mix)), **settings.model)
         model = OMGSegModel(config)
     if settings.backbone_weights is not None:
-        load_trunk(model.backbone.trunk, efficientnet_lite0_weights())
+        load_trunk(model.backbone.trunk, efficientnet_lite_weights(settings.backbone_weights))
     freeze_parameters(model, settings.frozen)
     return model.to(memory_format=torch.channels_last) if settings.channels_last else model
 

@@ -61,6 +61,7 @@ class Queries:
     is_isolated: the queries do not see each other (prompts are independent of one another).
     anchors_xy_norm: (B, Q, 2) places in the picture the queries are about, (x, y) in [0, 1] of the content, or None.
     hints: what else was said about the first N queries, or None.
+    regions_xyxy_norm: (B, Q, 4) boxes around what the queries are about, in [0, 1] of the content, or None.
     """
 
     content: Tensor
@@ -68,6 +69,7 @@ class Queries:
     is_isolated: bool = False
     anchors_xy_norm: Tensor | None = None
     hints: PromptHints | None = None
+    regions_xyxy_norm: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

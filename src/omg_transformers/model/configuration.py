@@ -25,8 +25,10 @@ class OMGSegConfig(PreTrainedConfig):
     point_prompt_row: which row of the prompt-type embedding points use; converted weights use 0, like boxes,
       since the original never trained row 1.
     mask_refinement: a last step that sharpens each mask around its anchor; off in converted weights.
+    prompt_grounding: prompts start from the features where they point; off in converted weights.
     prompt_correction: a last step through which further clicks, boxes and given masks correct the masks of prompts;
       without it an untrained rule combines the answers to single prompts.
+    single_prompt_correction: a prompt that is alone goes through that step, too.
     query_encoders: query types that plug-ins bring: name -> {"distribution": str, "options": dict}.
     label_spaces: name -> `LabelSpace.to_dict()` of the spaces the weights were trained on.
     default_task: the head that the pipeline uses when none is named.
@@ -60,8 +62,10 @@ class OMGSegConfig(PreTrainedConfig):
     point_prompt_radius: float = 3.0
     mask_refinement: bool = False
     mask_refinement_size: int = 16
+    prompt_grounding: bool = False
     prompt_correction: bool = False
     prompt_correction_size: int = 16
+    single_prompt_correction: bool = False
     query_encoders: dict[str, Any] | None = None
     label_spaces: dict[str, Any] | None = None
     default_task: str | None = None
@@ -98,6 +102,8 @@ class OMGSegConfig(PreTrainedConfig):
             )
         if self.point_prompt_row not in (0, 1):
             problems.append(f"point_prompt_row is {self.point_prompt_row}: expected 0 (as boxes) or 1")
+        if self.single_prompt_correction and not self.prompt_correction:
+            problems.append("single_prompt_correction is on but prompt_correction is off: switch both on, or both off")
         problems += [
             f"query_encoders names {name!r}, which the core provides: choose another name"
             for name in self.query_encoders or {}

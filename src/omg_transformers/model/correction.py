@@ -1,4 +1,4 @@
-"""An optional step after all others that lets further clicks, boxes and given masks correct the masks of prompts."""
+"""An optional step after all others that lets clicks, boxes and given masks correct the masks of prompts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omg_transformers.model.grounding import features_at
 from omg_transformers.model.layers import ZeroConvolution, ZeroLinear
 from omg_transformers.model.prompt_inputs import INSIDE, OUTSIDE
 
@@ -129,7 +130,7 @@ def hint_maps(hints: PromptHints, part: slice, likeness: Tensor, content: Conten
     for kind in (INSIDE, OUTSIDE):
         is_kind = labels == kind
         bumps = _bumps(points, is_kind, x, y, extents)
-        of_points = _sample(first, points, extents)
+        of_points = features_at(first, points, extents)
         alike = torch.einsum("bqpc,btchw->bqpthw", of_points, likeness)
         alike = torch.where(is_kind[..., None, None, None], alike, -1.0).amax(2)
         alike = alike * is_kind.any(-1)[..., None, None, None]
@@ -169,13 +170,3 @@ def _mask_maps(hints: PromptHints, part: slice, likeness: Tensor) -> list[Tensor
 def _in_first_frame(maps: Tensor, frames: int) -> Tensor:
     """(B, Q, c, h, w) to (B, Q, T, c, h, w), zeros after the first frame."""
     return F.pad(maps[:, :, None], (0, 0, 0, 0, 0, 0, 0, frames - 1))
-
-
-def _sample(features: Tensor, points: Tensor, extents: Tensor) -> Tensor:
-    """features: (B, C, h, w). points: (B, Q, P, 2) in [0, 1] of the picture. Returns (B, Q, P, C)."""
-    size = features.new_tensor([features.shape[-1], features.shape[-2]])
-    # Between the middles of the first and the last cell: what lies beyond is padding.
-    limits = extents.flip(-1)[:, None, None] - 0.5
-    grid = (points.to(size) * extents.flip(-1)[:, None, None]).clamp(min=0.5).minimum(limits) / size * 2 - 1
-    found = F.grid_sample(features, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return found.permute(0, 2, 3, 1)

@@ -34,9 +34,18 @@ class Anchors:
 
 
 def read_prompts(
-    inputs: Mapping[str, Any], batch_size: int, content_sizes: Tensor, point_row: int, point_radius: float
+    inputs: Mapping[str, Any],
+    batch_size: int,
+    content_sizes: Tensor,
+    point_row: int,
+    point_radius: float,
+    *,
+    hints_always: bool = False,
 ) -> Anchors:
-    """inputs: as `PromptQueries.forward` takes them. ValueError names what is wrong or missing."""
+    """inputs: as `PromptQueries.forward` takes them. ValueError names what is wrong or missing.
+
+    hints_always: also for objects about which just one thing was said.
+    """
     boxes, points = inputs.get("input_boxes"), inputs.get("input_points")
     labels, masks = inputs.get("input_labels"), inputs.get("input_masks")
     if boxes is None and points is None and masks is None:
@@ -44,6 +53,8 @@ def read_prompts(
     if labels is not None and points is None:
         raise ValueError("input_labels is given without input_points: labels say which points are inside")
     _check_shapes(boxes, points, labels, masks, batch_size)
+    if hints_always:
+        return _several(boxes, points, labels, masks, content_sizes, point_row, point_radius, least_said=1)
     if points is not None and points.shape[2] == 1 and boxes is None and masks is None and _all_inside(labels):
         corner = points[:, :, 0]
         around = torch.cat([corner - point_radius, corner + point_radius], dim=-1)
@@ -92,8 +103,9 @@ def _several(
     content_sizes: Tensor,
     point_row: int,
     point_radius: float,
+    least_said: int = 2,
 ) -> Anchors:
-    """Objects with several prompts, or with prompts of different kinds.
+    """Objects with several prompts, or with prompts of different kinds; hints about those with `least_said` of them.
 
     The query holds the box, else the box of the mask, else the first point inside.
     """
@@ -121,7 +133,7 @@ def _several(
     types = torch.where(is_point, point_row, 0)
 
     said = has_box.int() + (labels != NO_PROMPT).sum(-1) + 2 * has_mask
-    is_given = said > 1
+    is_given = said >= least_said
     if not torch.compiler.is_compiling() and not bool(is_given.any()):
         return Anchors(anchors, types, is_point)
     extent = content_sizes.flip(-1)

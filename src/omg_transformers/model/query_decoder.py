@@ -12,6 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from omg_transformers.model.classifier import PredictionHead, TextClassifier
 from omg_transformers.model.correction import PromptCorrection
+from omg_transformers.model.grounding import PromptGrounding
 from omg_transformers.model.pixel_decoder import NUM_LEVELS
 from omg_transformers.model.positions import cell_positions, frame_positions
 from omg_transformers.model.refinement import MaskRefinement
@@ -136,6 +137,7 @@ class QueryDecoder(nn.Module):
         self.mask_head = PredictionHead(config.hidden_size, config.hidden_size)
         self.iou_head = PredictionHead(config.hidden_size, 1)
         self.classifier = TextClassifier(config)
+        self.grounding = PromptGrounding(config) if config.prompt_grounding else None
         self.refinement = MaskRefinement(config) if config.mask_refinement else None
         self.correction = PromptCorrection(config) if config.prompt_correction else None
 
@@ -171,6 +173,9 @@ class QueryDecoder(nn.Module):
         flat_features = features.flat_mask_features()
         states = queries.content.to(flat_features.dtype)
         positions = queries.position.to(flat_features.dtype)
+        if self.grounding is not None and queries.regions_xyxy_norm is not None:
+            first_frames = features.mask_features[:: features.num_frames]
+            states = states + self.grounding(first_frames, queries.regions_xyxy_norm, features.content)
         predictions = []
         for index, layer in enumerate(self.layers):
             level = features.levels[index % NUM_LEVELS]

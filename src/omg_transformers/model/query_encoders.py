@@ -42,12 +42,13 @@ class LearnedQueries(nn.Module):
 class PromptQueries(nn.Module):
     """One query per object, holding a box or a point. A point is a small box around it, as in the original.
 
-    What is said beyond that (more points, points outside, a mask) comes along as hints.
+    What is said beyond that (more points, points outside, a mask) comes along as hints; with `hints_always` so does
+    a prompt that is alone.
     """
 
-    def __init__(self, hidden_size: int, point_row: int, point_radius: float) -> None:
+    def __init__(self, hidden_size: int, point_row: int, point_radius: float, *, hints_always: bool = False) -> None:
         super().__init__()
-        self.point_row, self.point_radius = point_row, point_radius
+        self.point_row, self.point_radius, self.hints_always = point_row, point_radius, hints_always
         self.mask_token = nn.Embedding(1, hidden_size)
         self.type_embedding = nn.Embedding(2, hidden_size)
         self.position_projection = nn.Linear(2 * hidden_size, hidden_size)
@@ -60,7 +61,9 @@ class PromptQueries(nn.Module):
         `box_types` (B, N) int64 may tell which boxes stand for boxes (0) and which for points (1).
         With `multimask_output` every object has NUM_CANDIDATES queries in a row: as asked, then of other extents.
         """
-        asked = read_prompts(inputs, batch_size, content_sizes, self.point_row, self.point_radius)
+        asked = read_prompts(
+            inputs, batch_size, content_sizes, self.point_row, self.point_radius, hints_always=self.hints_always
+        )
         if inputs.get("multimask_output"):
             asked = other_extents(asked, content_sizes)
         corners = asked.boxes.float().unflatten(-1, (2, 2)) / content_sizes.flip(-1)[:, None, None]
@@ -73,6 +76,7 @@ class PromptQueries(nn.Module):
             position=self.position_projection(encoding.to(content.dtype)),
             is_isolated=True,
             anchors_xy_norm=centre.clamp(0, 1),
+            regions_xyxy_norm=corners.flatten(2).clamp(0, 1),
             hints=asked.hints,
         )
 
@@ -88,7 +92,12 @@ def build_query_encoders(config: OMGSegConfig) -> tuple[nn.ModuleDict, dict[str,
     encoders = nn.ModuleDict(
         {
             "learned": LearnedQueries(config.num_queries, config.hidden_size),
-            "prompt": PromptQueries(config.hidden_size, config.point_prompt_row, config.point_prompt_radius),
+            "prompt": PromptQueries(
+                config.hidden_size,
+                config.point_prompt_row,
+                config.point_prompt_radius,
+                hints_always=config.single_prompt_correction,
+            ),
         }
     )
     missing = {}

