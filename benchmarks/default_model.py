@@ -17,16 +17,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from prompt_baselines import (
+    MIN_AREA_SHARE,
+    box_of,
+    disk_at,
+    ellipse_in,
+    filled_box,
+    iou,
+    large_things,
+    point_of,
+)
 
 import omg_transformers
 from omg_transformers import OMGSegModel, OMGSegProcessor, builtin_label_space, default_checkpoint, load_head
 from omg_transformers.data import EvalTransform, read_coco_panoptic
 from omg_transformers.metrics.semantic import class_ious, count_pixels
-from omg_transformers.ops.deepest import deepest_point
-from omg_transformers.ops.masks import decode_rle, decode_rles, rle_area
+from omg_transformers.ops.masks import decode_rle, decode_rles
 
 SPACE = "coco_supercategory"
-MIN_AREA_SHARE = 0.01
 CLICK_GRID = 7
 PRIOR_CELLS = 16
 
@@ -95,16 +103,6 @@ def size_arguments(arguments: argparse.Namespace) -> dict:
     return {"size": {"shortest_edge": arguments.shortest_edge, "longest_edge": 2 * arguments.shortest_edge}}
 
 
-def large_things(annotation) -> list[torch.Tensor]:
-    """Masks (H, W) of single things that cover more than the least share of the picture."""
-    least = MIN_AREA_SHARE * annotation.size[0] * annotation.size[1]
-    return [
-        decode_rle(segment.masks[0])
-        for segment in annotation.segments
-        if annotation.is_thing[segment.category_id] and not segment.is_crowd and rle_area(segment.masks[0]) > least
-    ]
-
-
 def masks_of(output, size: tuple[int, int]) -> torch.Tensor:
     """(Q, H, W) bool at the picture's size, whatever their class or score."""
     (segments,) = load_head("interactive").postprocess(output.to_query_output(), sizes=[size], is_thing=())
@@ -126,28 +124,10 @@ def grid_points(size: tuple[int, int]) -> np.ndarray:
     return np.stack([x.ravel(), y.ravel()], axis=-1)
 
 
-def iou(first: torch.Tensor, second: torch.Tensor) -> float:
-    union = (first | second).sum()
-    return float((first & second).sum() / union) if union else 0.0
-
-
 def best_iou(thing: torch.Tensor, masks: torch.Tensor) -> float:
     overlaps = (masks & thing).flatten(1).sum(1)
     unions = (masks | thing).flatten(1).sum(1)
     return float((overlaps / unions.clamp(min=1)).max())
-
-
-def box_of(mask: torch.Tensor) -> np.ndarray:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-
-
-def point_of(kind: str, mask: torch.Tensor, rng: np.random.Generator) -> np.ndarray:
-    if kind == "deepest point":
-        return np.array(deepest_point(mask.numpy())) + 0.5
-    rows, columns = np.nonzero(mask.numpy())
-    chosen = rng.integers(len(rows))
-    return np.array([columns[chosen], rows[chosen]]) + 0.5
 
 
 def prompted_ious(kind: str, things, model, features, inputs, annotation, rng) -> list[float]:
@@ -170,7 +150,7 @@ def baselines(root: Path, samples, space) -> dict[str, float]:
             mask = Image.fromarray(decode_rle(segment.masks[0]).numpy().astype(np.uint8) * 255)
             votes[segment.category_id] += np.asarray(mask.resize((PRIOR_CELLS, PRIOR_CELLS), Image.Resampling.BOX))
         areas += [float(thing.float().mean()) for thing in large_things(sample.annotation)]
-    prior, radius_share = votes.argmax(0), np.sqrt(statistics.median(areas) / np.pi)
+    prior, median_area = votes.argmax(0), statistics.median(areas)
     confusion = np.zeros((len(space), len(space) + 1), dtype=np.int64)
     filled, ellipses, disks = [], [], []
     for sample in samples:
@@ -180,16 +160,11 @@ def baselines(root: Path, samples, space) -> dict[str, float]:
         for segment in sample.annotation.segments:
             truth[decode_rle(segment.masks[0]).numpy()] = segment.category_id
         confusion += count_pixels(guess.astype(np.int64), truth, len(space))
-        y, x = torch.arange(height)[:, None] + 0.5, torch.arange(width)[None] + 0.5
         for thing in large_things(sample.annotation):
-            left, top, right, bottom = box_of(thing)
-            filled.append(iou(thing, (x > left) & (x < right) & (y > top) & (y < bottom)))
-            across, down = (right - left) / 2, (bottom - top) / 2
-            inside = ((x - left - across) / across) ** 2 + ((y - top - down) / down) ** 2 < 1
-            ellipses.append(iou(thing, inside))
+            filled.append(iou(thing, filled_box(box_of(thing), thing.shape)))
+            ellipses.append(iou(thing, ellipse_in(box_of(thing), thing.shape)))
             centre = point_of("deepest point", thing, np.random.default_rng(0))
-            radius = radius_share * (height * width) ** 0.5
-            disks.append(iou(thing, (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2))
+            disks.append(iou(thing, disk_at(centre, median_area, thing.shape)))
     return {
         "semantic/miou, most frequent class at each place": float(np.nanmean(class_ious(confusion))),
         "semantic/pixel_accuracy, most frequent class at each place": float(np.trace(confusion) / confusion.sum()),

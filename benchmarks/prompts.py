@@ -1,12 +1,15 @@
 """What prompts cost, and how good masks get with more of them, for the model inside the package.
 
-    python benchmarks/prompts.py --root COCO     # minutes; writes prompts.json beside this file
-    python benchmarks/prompts.py --only-speed    # seconds; needs no data
+    python benchmarks/prompts.py [--data ../shared/data]    # minutes; writes prompts.json beside this file
+    python benchmarks/prompts.py --only davis               # a minute; or speed (seconds, needs no data), or coco
 
-COCO is a folder with val2017/ and annotations/panoptic_val2017(.json), as ../shared/data/coco. Speed is at 480 x 854,
-by the medians of repeats. Quality is the mean IoU over the things above 1 % of the picture: after each click of the
-standard robot (it clicks into the middle of the largest error), with boxes, with a box and the robot's click, and with
-the true mask, damaged, as a prompt. "by rule" is the same model with its correction weights taken out.
+speed: at 480 x 854, by the medians of repeats.
+coco: mean IoU over the things above 1 % of the pictures of DATA/coco (val2017/, annotations/panoptic_val2017(.json)):
+after each click of the standard robot (it clicks into the middle of the largest error), with boxes, with a box and the
+robot's click, and with the true mask, damaged, as a prompt. "by rule" is the same model with its correction weights
+taken out.
+davis: mean IoU over all objects of DATA/DAVIS_first_frames, by box and by one click, beside masks had without looking.
+The disk has the median area of the large things of DATA/coco/train2017, a second one that of these objects themselves.
 """
 
 from __future__ import annotations
@@ -21,21 +24,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
+from prompt_baselines import box_of, disk_at, ellipse_in, filled_box, iou, large_things, point_of
 from scipy.ndimage import binary_dilation, binary_erosion
 
 import omg_transformers
 from omg_transformers import InteractiveSession, OMGSegModel, OMGSegPipeline, OMGSegProcessor, default_checkpoint
 from omg_transformers.data import EvalTransform, ProceduralScenes, read_coco_panoptic
+from omg_transformers.formats.atomic_file import write_bytes
 from omg_transformers.labels import builtin_label_space
 from omg_transformers.metrics.clicks import Click, RobotUser
 from omg_transformers.metrics.prompt import mask_iou
-from omg_transformers.ops.masks import decode_rle, rle_area
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+PARTS = ("speed", "coco", "davis")
 SIZE = (480, 854)
-MIN_AREA_SHARE = 0.01
 NUM_CLICKS = 5
 GOALS = {"second prompt / first": 0.15, "100 boxes / one box": 3.0}
 
@@ -45,33 +50,34 @@ def main() -> None:
     torch.manual_seed(0)
     model = OMGSegModel.from_pretrained(arguments.model).eval()
     processor = OMGSegProcessor.from_pretrained(arguments.model)
-    result = {"speed": speed(model, processor, arguments.repeats), "goals": GOALS}
-    if not arguments.only_speed:
-        kinds = {"trained" if model.query_decoder.correction is not None else "by rule": model.query_decoder.correction}
-        for name, correction in {**kinds, "by rule": None}.items():
-            model.query_decoder.correction = correction
-            result[f"mean IoU, percent, {name}"] = quality(model, processor, arguments)
-        model.query_decoder.correction = next(iter(kinds.values()))
-    write(arguments.out, result, model)
+    parts = {
+        "speed": lambda: speed(model, processor, arguments.repeats),
+        "coco": lambda: with_and_without_correction(model, processor, arguments),
+        "davis": lambda: davis(model, processor, arguments.data),
+    }
+    for name in arguments.only:
+        write(arguments.out, name, parts[name](), model)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco"
-    parser.add_argument("--root", type=Path, default=beside, help="COCO folder (%(default)s)")
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=beside, help="folder of data sets (%(default)s)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure; others stay")
     parser.add_argument("--model", type=Path, default=default_checkpoint())
-    parser.add_argument("--limit", type=int, default=60, help="only so many pictures")
+    parser.add_argument("--limit", type=int, default=60, help="only so many pictures of COCO")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--only-speed", action="store_true")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
-    if not arguments.only_speed and not (arguments.root / "annotations").is_dir():
-        parser.error(f"--root {arguments.root} has no annotations/: give the folder of COCO 2017, or --only-speed")
+    needed = {"coco": ("coco/annotations",), "davis": ("DAVIS_first_frames/Annotations", "coco/annotations")}
+    for folder in (folder for name in arguments.only for folder in needed.get(name, ())):
+        if not (arguments.data / folder).is_dir():
+            parser.error(f"--data {arguments.data} has no {folder}: give the folder above it, or --only speed")
     return arguments
 
 
 def speed(model: OMGSegModel, processor: OMGSegProcessor, repeats: int) -> dict[str, float]:
-    """Seconds, and the two ratios that have goals."""
+    """Seconds, and the two ratios that have goals (`GOALS`)."""
     rng = np.random.default_rng(0)
     picture = ProceduralScenes(SIZE, num_objects=(6, 6)).sample(0).frames[0]
     session, pipe = InteractiveSession(model, processor), OMGSegPipeline(model=model, processor=processor, device="cpu")
@@ -103,23 +109,28 @@ def speed(model: OMGSegModel, processor: OMGSegProcessor, repeats: int) -> dict[
     return {name: round(value, 4) for name, value in found.items()}
 
 
+def with_and_without_correction(
+    model: OMGSegModel, processor: OMGSegProcessor, arguments: argparse.Namespace
+) -> dict[str, dict[str, float]]:
+    own, found = model.query_decoder.correction, {}
+    if own is not None:
+        found["mean IoU, percent, trained"] = quality(model, processor, arguments)
+    model.query_decoder.correction = None
+    found["mean IoU, percent, by rule"] = quality(model, processor, arguments)
+    model.query_decoder.correction = own
+    return found
+
+
 def quality(model: OMGSegModel, processor: OMGSegProcessor, arguments: argparse.Namespace) -> dict[str, float]:
     """Mean IoU in percent for every kind of prompt."""
     space = builtin_label_space("coco_supercategory")
-    source = read_coco_panoptic(arguments.root, "val2017", label_space=space)
+    source = read_coco_panoptic(arguments.data / "coco", "val2017", label_space=space)
     session, ious = InteractiveSession(model, processor), {}
     for index in range(min(arguments.limit, source.num_samples)):
         sample = EvalTransform()(source.sample(index))
-        annotation = sample.annotation
-        least = MIN_AREA_SHARE * annotation.size[0] * annotation.size[1]
-        things = [
-            decode_rle(segment.masks[0]).numpy()
-            for segment in annotation.segments
-            if annotation.is_thing[segment.category_id] and not segment.is_crowd and rle_area(segment.masks[0]) > least
-        ]
         session.set_picture(sample.frames[0])
-        for thing in things:
-            for kind, value in one_thing(session, thing).items():
+        for thing in large_things(sample.annotation):
+            for kind, value in one_thing(session, thing.numpy()).items():
                 ious.setdefault(kind, []).append(value)
     return {"objects": len(ious["box"]), **{kind: round(100 * statistics.mean(v), 1) for kind, v in ious.items()}}
 
@@ -139,9 +150,8 @@ def one_thing(session: InteractiveSession, thing: np.ndarray) -> dict[str, float
             candidates = [mask_iou(several.mask(index)[0].numpy(), thing) for index in range(len(several))]
             found["1 click, best of 3 by score"] = candidates[int(several.scores.argmax())]
             found["1 click, best of 3 in truth"] = max(candidates)
-    rows, columns = np.flatnonzero(thing.any(1)), np.flatnonzero(thing.any(0))
     session.reset()
-    mask = session.add_box([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).mask(0)[0].numpy()
+    mask = session.add_box(box_of(torch.from_numpy(thing))).mask(0)[0].numpy()
     found["box"] = mask_iou(mask, thing)
     click = RobotUser(thing).next_click(mask)
     found["box and a click"] = mask_iou(mask if click is None else add_click(session, click), thing)
@@ -168,15 +178,71 @@ def damage(mask: np.ndarray) -> np.ndarray:
     return grown if grown.any() else mask
 
 
-def write(path: Path, result: dict, model: OMGSegModel) -> None:
-    result["parameters"] = model.num_parameters()
-    result["machine"] = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+def davis(model: OMGSegModel, processor: OMGSegProcessor, data: Path) -> dict[str, float]:
+    """Mean IoU in percent for every kind of prompt, and for masks had without looking."""
+    session, rng = InteractiveSession(model, processor), np.random.default_rng(0)
+    ious, objects = {}, []
+    pictures = sorted((data / "DAVIS_first_frames/Annotations/480p").glob("*/*.png"))
+    for path in pictures:
+        session.set_picture(data / "DAVIS_first_frames/JPEGImages/480p" / path.parent.name / f"{path.stem}.jpg")
+        numbers = torch.from_numpy(np.array(Image.open(path)))
+        for number in numbers.unique()[1:]:
+            objects.append(numbers == number)
+            for kind, mask in asked_once(session, objects[-1], rng).items():
+                ious.setdefault(kind, []).append(iou(mask, objects[-1]))
+    ious |= without_looking(objects, coco_areas(data / "coco"))
+    return {
+        "pictures": len(pictures),
+        "objects": len(objects),
+        **{f"mean IoU, percent, {kind}": round(100 * statistics.mean(values), 1) for kind, values in ious.items()},
+    }
+
+
+def asked_once(session: InteractiveSession, truth: torch.Tensor, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    """The mask (H, W) for each kind of prompt alone."""
+    session.reset()
+    found = {"box": session.add_box(box_of(truth)).mask(0)[0]}
+    for kind in ("deepest point", "random point"):
+        session.reset()
+        found[kind] = session.add_points([point_of(kind, truth, rng)]).mask(0)[0]
+    return found
+
+
+def coco_areas(root: Path) -> list[float]:
+    """Shares of the picture that large things of other pictures cover."""
+    source = read_coco_panoptic(root, "train2017", label_space=builtin_label_space("coco_supercategory"))
+    samples = (EvalTransform()(source.sample(index)) for index in range(source.num_samples))
+    return [float(thing.float().mean()) for sample in samples for thing in large_things(sample.annotation)]
+
+
+def without_looking(objects: list[torch.Tensor], other_areas: list[float]) -> dict[str, list[float]]:
+    rng = np.random.default_rng(0)
+    own = statistics.median(float(mask.float().mean()) for mask in objects)
+    disks = {"median area of COCO things": statistics.median(other_areas), "median area of these objects": own}
+    ious = {}
+    for mask in objects:
+        box = box_of(mask)
+        ious.setdefault("box filled", []).append(iou(mask, filled_box(box, mask.shape)))
+        ious.setdefault("ellipse in the box", []).append(iou(mask, ellipse_in(box, mask.shape)))
+        for kind in ("deepest point", "random point"):
+            point = point_of(kind, mask, rng)  # the same random points as those clicked
+            for name, area in disks.items():
+                ious.setdefault(f"disk at the {kind}, {name}", []).append(iou(mask, disk_at(point, area, mask.shape)))
+    return ious
+
+
+def write(path: Path, name: str, figures: dict, model: OMGSegModel) -> None:
+    report = json.loads(path.read_text()) if path.is_file() else {}
     versions = {"omg-transformers": omg_transformers.__version__, "torch": torch.__version__}
-    result["versions"] = {**versions, "python": platform.python_version()}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    temporary.replace(path)
-    print(json.dumps(result, indent=1))
+    report[name] = {
+        **figures,
+        **({"goals": GOALS} if name == "speed" else {}),
+        "parameters": model.num_parameters(),
+        "machine": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
+        "versions": {**versions, "python": platform.python_version()},
+    }
+    write_bytes(path, (json.dumps(report, indent=1) + "\n").encode())
+    print(json.dumps({name: report[name]}, indent=1), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,51 @@
 """What following a video costs and how well it does it, with the model inside the package.
 
-    python benchmarks/video.py [--data ../shared/data] [--frames 2000] [--only objects,stream,speed]
+    python benchmarks/video.py [--data ../shared/data] [--frames 2000]    # 20 minutes; writes video.json
+    python benchmarks/video.py --only objects                             # or other parts
 
-Measured: J&F of given objects on DAVIS beside copying the first mask and the original's proposal matching; memory and
-frames per second of a long stream; clips beside pictures; 20 followed objects beside 1. Writes video.json.
+objects: J&F of given objects on DAVIS (its recipe: without the first and the last frame), started from the true mask of
+the first frame, its box, or a click into its middle; beside the original's proposal matching and the first mask copied.
+tracks: on youtubevis, objects followed from their first annotated mask, beside that mask copied: IoU in each later
+annotated frame (1 where an object is gone and nothing is said of it), mean over frames, then over tracks; and the best
+`video_instance` track for each true one whatever its class, by the IoU of whole tracks.
+panoptic: VPQ and STQ on VIPSeg_from_camvid, asked for its 9 classes.
+speed: windows of several frames beside single pictures, 20 followed objects beside 1.
+stream: frames per second, peak memory of the second half beside the first half without its first tenth.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from prompt_baselines import box_of, point_of
+from pycocotools import mask as coco_mask
 
 from omg_transformers import OMGSegModel, OMGSegProcessor, default_checkpoint
 from omg_transformers.formats.atomic_file import write_bytes
+from omg_transformers.formats.vipseg import VipsegResults
 from omg_transformers.inference.tracking import match_masks
 from omg_transformers.inference.video_objects import ObjectSession
 from omg_transformers.inference.video_session import VideoSession
+from omg_transformers.labels import LabelSpace, builtin_label_space
+from omg_transformers.metrics.video_average_precision import track_ious
 from omg_transformers.metrics.video_object import VideoObjectQuality
+from omg_transformers.metrics.vipseg_files import FIRST_THING, THING_STEP, score_vipseg_files
+from omg_transformers.ops.masks import decode_rle
 
+PARTS = ("objects", "tracks", "panoptic", "speed", "stream")
+STARTS = ("mask", "box", "click")
 CLIPS = ("dogs-jump", "car-shadow")
 NUM_PROPOSALS = 25
+INSTANCE_OPTIONS = {"as it comes": {}, "everything": {"threshold": 0.0, "max_per_image": 100}}
+PANOPTIC_OPTIONS = {"online": {}, "offline": {"mode": "offline"}, "online, windows of 3 frames": {"window": 3}}
 SIZE = (270, 480)
 
 
@@ -37,11 +56,33 @@ def read_clip(root: Path, name: str) -> tuple[list[np.ndarray], np.ndarray]:
     return frames, np.stack(maps)
 
 
-def follow(model, processor, frames, truth) -> np.ndarray:
+def follow(model, processor, frames, truth, start: str) -> np.ndarray:
+    """Objects whose start the model cannot see are not followed."""
     session = ObjectSession(model, processor)
     for number in range(1, int(truth[0].max()) + 1):
-        session.add_object(mask=truth[0] == number, object_id=number)
+        prompt = prompt_of(start, torch.from_numpy(truth[0] == number))
+        if start == "mask" or is_visible(model, processor, frames[0], prompt):
+            session.add_object(**prompt, object_id=number)
+    if not session.object_ids:
+        return np.zeros_like(truth)
     return maps_of(session.stream(frames), truth.shape[1:])
+
+
+def prompt_of(start: str, mask: torch.Tensor) -> dict[str, object]:
+    if start == "click":
+        return {"points": [point_of("deepest point", mask, np.random.default_rng(0)).tolist()]}
+    return {"box": box_of(mask).tolist()} if start == "box" else {"mask": mask.numpy()}
+
+
+def is_visible(model, processor, frame, prompt: dict[str, object]) -> bool:
+    session = ObjectSession(model, processor)
+    session.add_object(**prompt)
+    try:
+        list(session.stream([frame]))
+    except ValueError as error:
+        print(error, flush=True)
+        return False
+    return True
 
 
 def maps_of(results, size) -> np.ndarray:
@@ -77,9 +118,14 @@ def match_proposals(model, processor, frames, truth) -> np.ndarray:
 
 def measure_objects(model, processor, data: Path) -> dict[str, dict[str, float]]:
     ways = {
-        "followed": lambda frames, truth: follow(model, processor, frames, truth),
+        **{
+            f"followed from a {start}": lambda frames, truth, start=start: follow(
+                model, processor, frames, truth, start
+            )
+            for start in STARTS
+        },
         "first mask copied": lambda frames, truth: np.repeat(truth[:1], len(frames), axis=0),
-        "proposals matched (original)": lambda frames, truth: match_proposals(model, processor, frames, truth),
+        "proposals matched (original)": partial(match_proposals, model, processor),
     }
     figures: dict[str, dict[str, float]] = {}
     for way, answer in ways.items():
@@ -94,6 +140,90 @@ def measure_objects(model, processor, data: Path) -> dict[str, dict[str, float]]
         figures[way].update({key: round(value, 3) for key, value in metric.compute().items()})
         print(way, figures[way], flush=True)
     return figures
+
+
+def measure_tracks(model, processor, data: Path) -> dict[str, float]:
+    """Percent."""
+    folder = data / "youtubevis/train"
+    content = json.loads((folder / "instances.json").read_text())
+    scores: dict[str, list[float]] = {}
+    num_found: dict[str, list[int]] = {}
+    for video in content["videos"]:
+        size = (video["height"], video["width"])
+        frames = [np.array(Image.open(folder / "JPEGImages" / name).convert("RGB")) for name in video["file_names"]]
+        tracks = [entry["segmentations"] for entry in content["annotations"] if entry["video_id"] == video["id"]]
+        truths = [[rle and coco_mask.frPyObjects(rle, *size) for rle in track] for track in tracks]
+        for truth, rles in zip(truths, follow_tracks(model, processor, frames, truths), strict=True):
+            first = first_shown(truth)
+            for way, told in (("followed", rles), ("first mask copied", [truth[first]] * len(truth))):
+                ious = [frame_iou(told[at], truth[at]) for at in range(first + 1, len(truth))]
+                scores.setdefault(way, []).append(float(np.mean(ious)))
+        for way, options in INSTANCE_OPTIONS.items():
+            found = instance_tracks(model, processor, frames, options)
+            best = track_ious(found, truths).max(0) if found else np.zeros(len(truths))
+            scores.setdefault(f"best video_instance track, {way}", []).extend(best.tolist())
+            num_found.setdefault(f"video_instance tracks per video, {way}", []).append(len(found))
+        last = {way: [round(value, 2) for value in values[-len(truths) :]] for way, values in scores.items()}
+        print(video["file_names"][0], last, flush=True)
+    figures = {way: round(100 * float(np.mean(values)), 1) for way, values in scores.items()}
+    figures |= {way: round(float(np.mean(values)), 1) for way, values in num_found.items()}
+    print(figures, flush=True)
+    return {"videos": len(content["videos"]), "tracks": len(scores["followed"]), **figures}
+
+
+def first_shown(rles) -> int:
+    return next(at for at, rle in enumerate(rles) if rle)
+
+
+def frame_iou(told, truth) -> float:
+    if not told or not truth:
+        return float(not told and not truth)
+    return float(coco_mask.iou([told], [truth], [0])[0, 0])
+
+
+def follow_tracks(model, processor, frames, truths) -> list[list]:
+    session = ObjectSession(model, processor)
+    for number, truth in enumerate(truths, 1):
+        first = first_shown(truth)
+        session.add_object(mask=decode_rle(truth[first]), object_id=number, frame=first)
+    results = list(session.stream(frames))
+    return [[result.segments.rles[number][0] for result in results] for number in range(len(truths))]
+
+
+def instance_tracks(model, processor, frames, options: dict[str, object]) -> list[list]:
+    session = VideoSession(model, processor, "video_instance", **options)
+    tracks: dict[int, list] = {}
+    for result in session.stream(frames):
+        for identity, rles in zip(result.segments.ids.tolist(), result.segments.rles, strict=True):
+            tracks.setdefault(identity, [None] * len(frames))[result.index] = rles[0]
+    return list(tracks.values())
+
+
+def measure_panoptic(model, processor, data: Path) -> dict[str, dict[str, float]]:
+    """Percent."""
+    root = data / "VIPSeg_from_camvid"
+    video = (root / "val.txt").read_text().split()[0]
+    pictures = sorted((root / "imgs" / video).iterdir())
+    space = classes_of(root / "panomasks" / video)
+    figures: dict[str, dict[str, float]] = {"classes": list(space.names)}
+    for way, options in PANOPTIC_OPTIONS.items():
+        session = VideoSession(model, processor, "video_panoptic", labels=space, **options)
+        with tempfile.TemporaryDirectory() as folder:
+            results = VipsegResults(Path(folder), video, space)
+            for picture, result in zip(pictures, session.stream(pictures), strict=True):
+                results.add(picture.stem, result.segments)
+            score = score_vipseg_files(root, results.close()).compute()
+        names = ("vpq", "vpq_things", "vpq_stuff", "stq", "aq", "sq")
+        figures[way] = {name: round(100 * float(score[name]), 1) for name in names}
+        print(way, figures[way], flush=True)
+    return figures
+
+
+def classes_of(folder: Path) -> LabelSpace:
+    """The VIPSeg classes that occur in a folder of panomasks."""
+    values = {int(value) for file in folder.iterdir() for value in np.unique(np.array(Image.open(file)))} - {0}
+    known = {(value if value < FIRST_THING else value // THING_STEP) - 1 for value in values}
+    return LabelSpace(folder.name, tuple(c for c in builtin_label_space("vipseg").classes if c.dataset_id in known))
 
 
 def procedural_frames(count: int):
@@ -111,31 +241,36 @@ def procedural_frames(count: int):
         yield frame
 
 
-def resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+def peak_bytes() -> int:
+    """Most memory this process held since the last `forget_peak` (Linux)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def measure_stream(model, processor, count: int) -> dict[str, float]:
+    """Peak memory of the second half beside the first half without its first tenth."""
     session = VideoSession(model, processor)
-    early = late = state = 0
-    start = time.perf_counter()
+    early, state, start = 0, 0, time.perf_counter()
     for result in session.stream(procedural_frames(count)):
-        if result.index >= count // 20:
-            if result.index < count // 2:
-                early = max(early, resident_bytes())
-            else:
-                late = max(late, resident_bytes())
+        if result.index == count // 2:
+            early = peak_bytes()
+        if result.index in (count // 20, count // 2):
+            forget_peak()
         if result.index % 50 == 49:
             state = max(state, session.state.nbytes)
-    seconds = time.perf_counter() - start
+            print(f"frame {result.index + 1}: {peak_bytes() / 1e6:.1f} MB, state {state} bytes", flush=True)
+    seconds, late = time.perf_counter() - start, peak_bytes()
     figures = {
         "frames": count,
         "frames per second": round(count / seconds, 2),
         "peak MB, first half": round(early / 1e6, 1),
         "peak MB, second half": round(late / 1e6, 1),
         "growth %": round(100 * (late / early - 1), 2),
-        "largest state MB": round(state / 1e6, 3),
+        "largest state bytes": state,
     }
     print(figures, flush=True)
     return figures
@@ -170,23 +305,27 @@ def measure_speed(model, processor, repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
-    parser.add_argument("--frames", type=int, default=2000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", default="objects,speed,stream")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=beside, help="folder of data sets (%(default)s)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure; others stay")
+    parser.add_argument("--frames", type=int, default=2000, help="of the stream")
+    parser.add_argument("--repeats", type=int, default=3, help="of the timed steps")
     arguments = parser.parse_args()
     model = OMGSegModel.from_pretrained(default_checkpoint()).eval()
     processor = OMGSegProcessor.from_pretrained(default_checkpoint())
     target = Path(__file__).with_suffix(".json")
-    figures = json.loads(target.read_text()) if target.is_file() else {}
     parts = {
         "objects": lambda: measure_objects(model, processor, arguments.data),
+        "tracks": lambda: measure_tracks(model, processor, arguments.data),
+        "panoptic": lambda: measure_panoptic(model, processor, arguments.data),
         "speed": lambda: measure_speed(model, processor, arguments.repeats),
         "stream": lambda: measure_stream(model, processor, arguments.frames),
     }
-    for name in arguments.only.split(","):
-        figures[name] = parts[name]()
+    for name in arguments.only:
+        found = parts[name]()
+        figures = json.loads(target.read_text()) if target.is_file() else {}  # late: another part may have ended
+        figures[name] = found
         write_bytes(target, (json.dumps(figures, indent=2) + "\n").encode())
 
 
