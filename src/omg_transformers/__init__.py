@@ -11,6 +11,8 @@ from omg_transformers.registration import register_with_transformers
 
 if TYPE_CHECKING:
     from omg_transformers.inference import OMGSegPipeline
+    from omg_transformers.inference.bulk import segment_in_bulk
+    from omg_transformers.inference.frames import open_frames
     from omg_transformers.inference.interactive import InteractiveSession
     from omg_transformers.inference.video_objects import ObjectSession
     from omg_transformers.inference.video_session import VideoSession
@@ -42,6 +44,8 @@ _HOMES = {
     "builtin_label_space_names": "labels",
     "evaluate_module": "metrics.evaluate_modules",
     "load_head": "plugins",
+    "open_frames": "inference.frames",
+    "segment_in_bulk": "inference.bulk",
 }
 
 __all__ = [
@@ -66,6 +70,8 @@ __all__ = [
     "default_checkpoint",
     "evaluate_module",
     "load_head",
+    "open_frames",
+    "segment_in_bulk",
 ]
 
 try:

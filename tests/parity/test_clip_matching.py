@@ -19,15 +19,14 @@ from omg_head_interactive import InteractiveHead
 from omg_head_panoptic import PanopticHead
 from omg_transformers.inference.tracking import match_masks, match_queries, split_frames, track_clips
 from omg_transformers.inference.video_session import VideoSession
-from omg_transformers.labels import LabelClass, LabelSpace, Vocabulary
 from omg_transformers.model import OMGSegModel
 from omg_transformers.model.classifier import fuse_open_vocabulary
 from omg_transformers.model.convert import convert_state_dict
 from omg_transformers.model.padding import Content
-from omg_transformers.processing import OMGSegImageProcessor, OMGSegProcessor
 from omg_transformers.structures import QueryOutput
 
 from .conftest import assert_close
+from .reference_processor import reference_processor
 
 CLASS, MASK, OTHER = 2e-3, 1e-3, 1e-4
 CASES = {"plain": 0, "openvoc": 0, "overlap1": 1}
@@ -247,33 +246,9 @@ def test_objects_are_followed_by_the_proposals_that_match_their_first_masks(vide
     assert torch.equal(maps, video.reference["vos.maps"])
 
 
-class PaddingAsPicture(OMGSegProcessor):
-    """As the original: it does not tell the model where the picture ends."""
-
-    def __call__(self, *args, **kwargs):
-        inputs = super().__call__(*args, **kwargs)
-        inputs["pixel_mask"] = torch.ones_like(inputs["pixel_mask"])
-        return inputs
-
-
 @pytest.fixture(scope="module")
 def processor(video):
-    """It asks for the reference's classes by their prototypes and takes the reference's frames as they are."""
-    names = [[f"class {label} as {number}" for number in range(video.class_embeds.shape[1])] for label in range(12)]
-    table = {
-        name: vector
-        for row, part in zip(names, video.class_embeds, strict=True)
-        for name, vector in zip(row, part, strict=True)
-    }
-    space = LabelSpace(
-        "reference",
-        tuple(
-            LabelClass(row[0], tuple(row[1:]), video.is_thing[label], (0, 0, 0), label)
-            for label, row in enumerate(names)
-        ),
-    )
-    vocabulary = Vocabulary.from_table(list(table), torch.stack(list(table.values())))
-    return PaddingAsPicture(OMGSegImageProcessor(do_resize=False), space, vocabulary)
+    return reference_processor(video.class_embeds, video.is_thing)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -48,6 +48,15 @@ def read_labels(text: str | None, own_spaces: Collection[str]) -> list[str] | st
     return names[0] if len(names) == 1 and (names[0] in spaces or is_slip) else names
 
 
+def read_seen_classes(text: str | None) -> list[str] | str | None:
+    """Which names were trained as the user typed them: "trained", or names with commas."""
+    from omg_transformers.inference.requests import TRAINED
+
+    if text is None or text.strip() == TRAINED:
+        return text and TRAINED
+    return [name.strip() for name in text.split(",")]
+
+
 def open_pipeline(model: str | None, device: str | torch.device | None, text_tower: str | None) -> OMGSegPipeline:
     """The pipeline that the options of a command ask for."""
     from transformers.utils import logging

@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("omg_seg_output"), help="output folder (%(default)s)")
     question.add_arguments(parser)
+    parser.add_argument(
+        "--seen-classes",
+        metavar="NAMES|trained",
+        help="which of the names were trained, with commas, or `trained`: those of the model's own label spaces; the "
+        "CLIP backbone of models that have one then helps with the others",
+    )
     parser.add_argument("--batch-size", type=question.read_count, default=1, help="pictures per forward pass (1)")
     parser.add_argument("--legend", action="store_true", help="list the names below each overlay")
     parser.add_argument(
@@ -76,7 +82,8 @@ def open_question(options: argparse.Namespace, device: Any) -> tuple[OMGSegPipel
     """The pipeline and what to ask it; wrong names and tasks end here, before any picture is read."""
     pipeline = question.open_pipeline(options.model, device, options.text_tower)
     labels = question.read_labels(options.labels, pipeline.model.config.label_spaces or ())
-    asked = {"task": options.task, "labels": labels, "threshold": options.threshold}
+    seen = question.read_seen_classes(options.seen_classes)
+    asked = {"task": options.task, "labels": labels, "seen_classes": seen, "threshold": options.threshold}
     asked = {name: value for name, value in asked.items() if value is not None}
     request = pipeline.request(**asked)
     if request.head.spec.query_type != "learned":

@@ -69,6 +69,7 @@ def segment_in_bulk(
         "task": request.head.spec.name,
         "labels": None if space is None else space.to_dict(),
         "options": {name: repr(value) for name, value in sorted(request.options.items())},
+        "seen_classes": None if request.seen_classes is None else list(request.seen_classes),
         "model": model_fingerprint(pipeline.model),
     }
     folder = Path(out)

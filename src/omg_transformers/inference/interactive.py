@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from omg_transformers.inference.requests import SeenClasses
     from omg_transformers.model.modeling import OMGSegModel, OMGSegOutput
     from omg_transformers.model.query_decoder import ImageFeatures
     from omg_transformers.processing import OMGSegProcessor
@@ -55,21 +56,31 @@ class _Picture:
 class InteractiveSession:
     """Masks of objects in one picture from points, boxes and masks, corrected by more of them.
 
-    labels: names from which every mask gets its own, as in the pipeline; None: masks stay nameless. Names may be
-    exchanged at any time (`set_labels`): the features of the picture do not depend on them.
+    labels: names from which every mask gets its own, as in the pipeline; None: masks stay nameless. seen_classes: which
+    of them were trained, as in the pipeline: a CLIP backbone helps with the others. Names may be exchanged at any time
+    (`set_labels`): the features of the picture do not depend on them.
     Every `add_...` checks what it is given, adds it to the object and answers with the masks of all objects; a prompt
     after the first costs only the decoder.
     """
 
-    def __init__(self, model: OMGSegModel, processor: OMGSegProcessor, *, labels: Labels | None = None) -> None:
+    def __init__(
+        self,
+        model: OMGSegModel,
+        processor: OMGSegProcessor,
+        *,
+        labels: Labels | None = None,
+        seen_classes: SeenClasses | None = None,
+    ) -> None:
         self.model, self.processor = model, processor
         self.history: list[Said] = []
         self._picture: _Picture | None = None
-        self.set_labels(labels)
+        self.set_labels(labels, seen_classes=seen_classes)
 
-    def set_labels(self, labels: Labels | None) -> None:
-        """The names that masks get from now on; None: none."""
-        self.request = make_request(self.model, self.processor, load_head(TASK), labels=labels)
+    def set_labels(self, labels: Labels | None, *, seen_classes: SeenClasses | None = None) -> None:
+        """The names that masks get from now on, and which of them were trained; None: none."""
+        self.request = make_request(
+            self.model, self.processor, load_head(TASK), labels=labels, seen_classes=seen_classes
+        )
 
     @property
     def object_ids(self) -> tuple[int, ...]:
@@ -182,13 +193,22 @@ class InteractiveSession:
         return segments if wanted is None else _select(segments, torch.isin(segments.labels, wanted).nonzero()[:, 0])
 
     @torch.inference_mode()
-    def segment(self, task: str, *, labels: Labels | None = None, **options: Any) -> Segments:
+    def segment(
+        self,
+        task: str,
+        *,
+        labels: Labels | None = None,
+        seen_classes: SeenClasses | None = None,
+        **options: Any,
+    ) -> Segments:
         """The answer of a task without prompts ("panoptic", "semantic", ...) on the same features."""
         picture = self._require_picture()
-        request = make_request(self.model, self.processor, load_head(task), labels=labels, options=options)
+        request = make_request(
+            self.model, self.processor, load_head(task), labels=labels, seen_classes=seen_classes, options=options
+        )
         if request.head.spec.query_type != "learned" or request.head.spec.is_video:
             raise ValueError(f"task {task!r} is not asked of a whole picture: name one such as 'panoptic'")
-        output = self.model(image_features=picture.features, class_embeds=self._on_device(request.class_embeds))
+        output = self.model(image_features=picture.features, **request.class_inputs(self.model.device))
         return on_cpu(request.answer(output.to_query_output(), sizes=[picture.size])[0])
 
     def _add(self, said: Said) -> Segments:
@@ -230,17 +250,14 @@ class InteractiveSession:
     def _ask(self, prompts: dict[str, Tensor], *, multimask_output: bool = False) -> OMGSegOutput:
         return self.model(
             image_features=self._require_picture().features,
-            class_embeds=self._on_device(self.request.class_embeds),
             multimask_output=multimask_output,
+            **self.request.class_inputs(self.model.device),
             **prompts,
         )
 
     def _segments(self, output: QueryOutput, options: dict[str, Any]) -> Segments:
         request = dataclasses.replace(self.request, options={**self.request.options, **options})
         return on_cpu(request.answer(output, sizes=[self._require_picture().size])[0])
-
-    def _on_device(self, tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.to(self.model.device)
 
     def _label_indices(self, names: Sequence[str]) -> Tensor:
         space = self.request.label_space

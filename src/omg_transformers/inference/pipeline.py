@@ -14,7 +14,13 @@ from PIL import Image
 from transformers import Pipeline
 
 from omg_transformers.inference.frames import open_frames
-from omg_transformers.inference.requests import Request, check_threshold, make_request, resolve_labels
+from omg_transformers.inference.requests import (
+    Request,
+    SeenClasses,
+    check_threshold,
+    make_request,
+    resolve_labels,
+)
 from omg_transformers.inference.results import FrameResult, on_cpu
 from omg_transformers.inference.video_objects import ObjectSession
 from omg_transformers.inference.video_session import VideoSession
@@ -39,7 +45,8 @@ class OMGSegPipeline(Pipeline):
     """Segments pictures and videos by any installed task and any names.
 
     Per call or on construction: task (or subtask, the stock pipelines' word), labels, threshold, any option of the
-    task's head (else the checkpoint's `head_options` hold, else the head's own), and prompts of a picture in its own
+    task's head (else the checkpoint's `head_options` hold, else the head's own), seen_classes ("trained", the trained
+    names, or one flag per name: then a CLIP backbone helps with the others), and prompts of a picture in its own
     pixels: input_points [object][point][x, y], input_labels [object][point] (1 inside, 0 outside), input_boxes
     [object][x1, y1, x2, y2], input_masks [object] (H, W); threshold may be {name: score}; multimask_output: several
     masks per prompt in a row, the scores say which is best; names given with prompts name their masks;
@@ -79,7 +86,14 @@ class OMGSegPipeline(Pipeline):
         items = [self.preprocess(picture, **preprocess) for picture in pictures]
         return [answer.segments for answer in self.forward(items, **forward)] if items else []
 
-    def request(self, *, task: str | None = None, labels: Labels | None = None, **options: Any) -> Request:
+    def request(
+        self,
+        *,
+        task: str | None = None,
+        labels: Labels | None = None,
+        seen_classes: SeenClasses | None = None,
+        **options: Any,
+    ) -> Request:
         """Check and complete what a call asks: the head, its classes and its options. The errors name the nearest."""
         head = load_head(task) if task is not None else self._default_head("learned")
         if head.spec.is_video:
@@ -91,8 +105,9 @@ class OMGSegPipeline(Pipeline):
             self._processor(),
             head,
             labels=labels,
+            seen_classes=seen_classes,
             options=options,
-            known_options=("task", "labels", *PROMPTS),
+            known_options=("task", "labels", "seen_classes", *PROMPTS),
         )
 
     def resolve_labels(self, labels: Labels | None) -> LabelSpace | None:
@@ -184,7 +199,8 @@ class OMGSegPipeline(Pipeline):
         if kwargs.get("threshold") is not None and not isinstance(kwargs["threshold"], Mapping):
             check_threshold(kwargs["threshold"])
         # For these None says "as usual"; for a head's own option it is a value, stronger than the checkpoint's.
-        unset = [name for name in ("task", "labels", "threshold", *PROMPTS, QUERY_INPUTS) if kwargs.get(name) is None]
+        as_usual = ("task", "labels", "seen_classes", "threshold", *PROMPTS, QUERY_INPUTS)
+        unset = [name for name in as_usual if kwargs.get(name) is None]
         return preprocess, {name: value for name, value in kwargs.items() if name not in unset}, {}
 
     def preprocess(self, picture: Any, **prompts: Any) -> dict[str, Any]:
@@ -232,15 +248,13 @@ class OMGSegPipeline(Pipeline):
         prompts = {name: [item[name] for item in items] for name in PROMPTS if name in items[0]}
         inputs = processor([item["picture"] for item in items], **prompts)
         inputs.pop("class_embeds", None)
-        if request.class_embeds is not None:
-            inputs["class_embeds"] = request.class_embeds
         sizes = [tuple(size) for size in inputs.pop("original_sizes").tolist()]
         asked = {"query_type": head.spec.query_type, QUERY_INPUTS: items[0].get(QUERY_INPUTS)}
         asked = self._ensure_tensor_on_device(asked, self.device)
         inputs = inputs.to(self.device)
         # Prompts and names stay float32: bfloat16 cannot tell pixel 1000 from 1004.
         inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
-        outputs = self.model(**inputs, **asked, **several)
+        outputs = self.model(**inputs, **request.class_inputs(self.device), **asked, **several)
         results = request.answer(outputs.to_query_output(), sizes=sizes)
         return [_Answer(on_cpu(segments), request.label_space) for segments in results]
 

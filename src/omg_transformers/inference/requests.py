@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from omg_transformers.inference.results import above_thresholds
 from omg_transformers.labels import LabelSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from omg_transformers.model.modeling import OMGSegModel
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from omg_transformers.structures import QueryOutput, Segments
 
 OWN_PARAMETERS = ("output", "sizes", "is_thing")
+# Per name whether it was trained, or the trained names among those asked for, or TRAINED: those of the checkpoint.
+SeenClasses = Sequence[bool] | Sequence[str] | str
+TRAINED = "trained"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ class Request:
     """What is asked of every picture or frame. options: the head's own.
 
     label_space, class_embeds (K, P, D): None when the head needs no classes. thresholds: per name the least score of
-    its segments, on top of the head's own options; None: those say all.
+    its segments, on top of the head's own options; None: those say all. seen_classes: per name whether it was trained;
+    None: the model alone names, without its CLIP backbone.
     """
 
     head: TaskHead
@@ -38,6 +42,14 @@ class Request:
     class_embeds: Tensor | None
     options: dict[str, Any]
     thresholds: tuple[float, ...] | None = None
+    seen_classes: tuple[bool, ...] | None = None
+
+    def class_inputs(self, device: torch.device) -> dict[str, Tensor]:
+        """What the model is told about the names: `class_embeds` and `seen_classes`, each only if there are any."""
+        inputs = {} if self.class_embeds is None else {"class_embeds": self.class_embeds.to(device)}
+        if self.seen_classes is not None:
+            inputs["seen_classes"] = torch.tensor(self.seen_classes, device=device)
+        return inputs
 
     def answer(self, output: QueryOutput, *, sizes: Sequence[tuple[int, int]]) -> list[Segments]:
         """What the head makes of the model's output, one result per sample."""
@@ -54,10 +66,13 @@ def make_request(
     head: TaskHead,
     *,
     labels: Labels | None = None,
+    seen_classes: SeenClasses | None = None,
     options: Mapping[str, Any] | None = None,
     known_options: Sequence[str] = (),
 ) -> Request:
     """Check and complete a request. known_options: further words of the caller, for the nearest in errors.
+
+    seen_classes: as `resolve_seen_classes` takes it: fuses in the CLIP backbone's opinion of names; None: it does not.
 
     Options that are not given are the checkpoint's `head_options` of the task; a video task that has none takes those
     of its picture twin. `threshold` may be a mapping {name: score}: names it leaves out keep the usual one.
@@ -73,7 +88,8 @@ def make_request(
     defaults = stored.get(name, {})
     check_options(head, defaults, known_options, f"the checkpoint's head_options[{name!r}]: ")
     class_embeds = None if space is None else processor.class_embeds(space)
-    request = Request(head, space, class_embeds, {**defaults, **given})
+    seen = None if seen_classes is None else resolve_seen_classes(model, space, seen_classes)
+    request = Request(head, space, class_embeds, {**defaults, **given}, seen_classes=seen)
     return request if of_names is None else _with_thresholds(request, of_names)
 
 
@@ -108,6 +124,47 @@ def resolve_labels(model: OMGSegModel, processor: OMGSegProcessor, labels: Label
     if space is None and spaces:
         return LabelSpace.from_dict(next(iter(spaces.values())))
     return space
+
+
+def resolve_seen_classes(model: OMGSegModel, space: LabelSpace | None, seen_classes: SeenClasses) -> tuple[bool, ...]:
+    """Per name of `space` whether it was trained; of the others the CLIP backbone knows more than the decoder.
+
+    seen_classes: one flag per name; the names that were trained, the others were not; or "trained": a name was if one
+    of the checkpoint's own label spaces has it or a synonym of it.
+    ValueError: the backbone has no CLIP head, there are no names, or it is not about these names.
+    """
+    if not model.backbone.has_clip_head:
+        raise ValueError(
+            f"seen_classes needs a backbone with a CLIP head, and {model.config.backbone_kind!r} has none: leave it out"
+        )
+    if space is None:
+        raise ValueError("seen_classes says which names were trained, but there are none: pass labels=[...]")
+    if isinstance(seen_classes, str):
+        return _trained(model, space, seen_classes)
+    given = seen_classes.tolist() if hasattr(seen_classes, "tolist") else list(seen_classes)
+    names = [name for name in given if isinstance(name, str)]
+    if len(names) == len(given):
+        indices = {space.index(name) for name in names}
+        return tuple(index in indices for index in range(len(space)))
+    if any(not isinstance(flag, bool) for flag in given):
+        raise TypeError(f"seen_classes is {given}: expected True or False for each name, or the trained names")
+    if len(given) != len(space):
+        raise ValueError(f"seen_classes has {len(given)} flags: expected {len(space)}, one per name")
+    return tuple(given)
+
+
+def _trained(model: OMGSegModel, space: LabelSpace, word: str) -> tuple[bool, ...]:
+    stored: Mapping[str, Any] = model.config.label_spaces or {}
+    spaces = [LabelSpace.from_dict(content) for content in stored.values()]
+    spaces = [own for own in spaces if not own.is_class_agnostic]
+    if word != TRAINED:
+        raise ValueError(f"seen_classes is {word!r}: expected {TRAINED!r}, a list of names, or one flag per name")
+    if not spaces:
+        raise ValueError(
+            f"seen_classes is {TRAINED!r}, but the checkpoint does not say which names it was trained with (its "
+            "label_spaces are empty): list the trained names"
+        )
+    return tuple(any(own.find(text) is not None for own in spaces for text in prompts) for prompts in space.prompts)
 
 
 def check_options(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from omg_transformers.inference.requests import SeenClasses
     from omg_transformers.inference.tracking import AlignedClip
     from omg_transformers.model.backbones import OpenClipBackbone
     from omg_transformers.model.modeling import OMGSegModel
@@ -47,8 +48,8 @@ class VideoSession:
     task: a head of learned queries, such as "video_panoptic". labels: as for the processor. window: frames that the
     model sees at once; overlap: how many of them it has seen in the window before. mode: "online" answers each window
     at once, with classes averaged up to it; "offline" reads the whole video first and answers with the average of all.
-    horizon: frames for which an object that is not seen keeps its id. seen_classes: for each name whether it was
-    trained: fuses in the opinion of a CLIP backbone, summed up over the video. options: the head's own.
+    horizon: frames for which an object that is not seen keeps its id. seen_classes: which names were trained, as in the
+    pipeline: fuses in the opinion of a CLIP backbone, summed up over the video. options: the head's own.
     One session is one video. Its memory does not grow with the video, but for offline's packed masks.
     """
 
@@ -63,7 +64,7 @@ class VideoSession:
         overlap: int = 0,
         mode: str = "online",
         horizon: int = 30,
-        seen_classes: Sequence[bool] | None = None,
+        seen_classes: SeenClasses | None = None,
         **options: Any,
     ) -> None:
         _check_settings(window, overlap, mode, horizon)
@@ -74,10 +75,9 @@ class VideoSession:
                 "to follow given objects use ObjectSession"
             )
         self.model, self.processor = model, processor
-        self.request = make_request(model, processor, head, labels=labels, options=options)
-        space = self.request.label_space
-        self.seen_classes = None if seen_classes is None else [bool(flag) for flag in seen_classes]
-        _check_seen_classes(self.seen_classes, space, model)
+        self.request = make_request(model, processor, head, labels=labels, seen_classes=seen_classes, options=options)
+        space, seen = self.request.label_space, self.request.seen_classes
+        self.seen_classes = None if seen is None else list(seen)
         self.window, self.overlap, self.mode = window, overlap, mode
         settings = {
             "task": task,
@@ -324,15 +324,6 @@ def _with_clip_sums(alone: QueryMemory, after: QueryMemory, before: QueryMemory)
     return dataclasses.replace(
         alone, clip_feature_sum=after.clip_feature_sum - sums, clip_feature_area=after.clip_feature_area - areas
     )
-
-
-def _check_seen_classes(flags: Sequence[bool] | None, space: LabelSpace | None, model: OMGSegModel) -> None:
-    if flags is None:
-        return
-    if not model.backbone.has_clip_head:
-        raise ValueError("seen_classes needs a backbone with a CLIP head, and this model has none: leave it out")
-    if space is None or len(flags) != len(space):
-        raise ValueError(f"seen_classes has {len(flags)} flags: expected {len(space or ())}, one per name")
 
 
 def _with_own_void(memory: QueryMemory, alone: QueryMemory) -> QueryMemory:
