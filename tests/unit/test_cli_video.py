@@ -28,6 +28,7 @@ from omg_transformers.metrics.davis_folders import read_id_map
 from omg_transformers.ops.masks import decode_rle, encode_masks
 from omg_transformers.structures import Segments
 
+from .test_frames import write_video
 from .test_pipeline import build
 
 pytest.importorskip("av", reason="PyAV is not installed: pip install omg-transformers[video]")
@@ -115,12 +116,32 @@ def test_a_video_file_is_read_and_keeps_its_speed(model, tmp_path):
     assert len(list(written)) == 3
 
 
+def test_a_video_that_was_cut_off_is_answered_as_far_as_it_goes_and_named(model, tmp_path, capsys):
+    path = write_video(tmp_path / "cut.mkv")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    out = tmp_path / "out"
+    arguments = ["video", str(path), "--model", model, "--out", str(out), "--formats", "overlay", "jsonl"]
+    assert main(arguments) == 1
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert "cut off" in printed
+    count = len(list(open_frames(out / "cut.mp4")))
+    assert 0 < count < 12
+    assert f"Until then: {count} frames" in printed
+    assert main([*arguments, "--skip-broken"]) == 1
+    printed = capsys.readouterr()
+    assert f"{count} frames, " in printed.out
+    assert f"left out: frame {count:05d}: " in printed.err
+    assert len(list(read_json_lines(out / "cut.jsonl"))) == count
+
+
 def test_a_broken_frame_stops_with_valid_files_or_is_left_out_and_named(model, tmp_path, capsys):
     clip = save_clip(tmp_path / "clip")
     (clip / "f2.png").write_bytes(b"broken")
     arguments = ["video", str(clip), "--model", model, "--out", str(tmp_path / "out"), "--formats", "overlay", "jsonl"]
     assert main(arguments) == 1
-    assert "f2.png" in capsys.readouterr().err
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert "f2.png" in printed
+    assert "Until then: 2 frames" in printed
     assert len(list(open_frames(tmp_path / "out" / "clip.mp4"))) == 2
     assert main([*arguments, "--skip-broken", "--formats", "jsonl", "youtube_vis"]) == 1
     printed = capsys.readouterr()
@@ -167,31 +188,63 @@ def test_frames_of_different_sizes_are_refused_and_what_was_done_is_kept(model, 
     assert len(list(open_frames(tmp_path / "out" / "clip.mp4"))) == 2
 
 
-@pytest.mark.slow
-def test_ctrl_c_leaves_a_playable_mp4_and_valid_files(model, tmp_path):
-    clip, out = save_clip(tmp_path / "clip", 2), tmp_path / "out"
+def start(clip: Path, model: str, out: Path, *arguments: str) -> subprocess.Popen:
+    """`omg-seg video` in a process of its own, on 2,000 frames."""
     for index in range(2, 2000):
         os.link(clip / f"f{index % 2}.png", clip / f"f{index}.png")
     command = [sys.executable, "-m", "omg_transformers", "video", str(clip), "--model", model, "--out", str(out)]
-    formats = ["overlay", "vipseg", "youtube_vis", "jsonl"]
-    process = subprocess.Popen(
-        [*command, "--formats", *formats], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(condition, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 300
-    while len(list((out / "pan_pred" / "clip").glob("f*.png"))) < 20:
-        assert process.poll() is None, process.communicate()[0]
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    printed = process.communicate(timeout=120)[0]
-    assert process.returncode == 130, printed
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_playable_mp4_and_valid_files(model, tmp_path, number, status):
+    clip, out = save_clip(tmp_path / "clip", 2), tmp_path / "out"
+    process = start(clip, model, out, "--formats", "overlay", "vipseg", "youtube_vis", "jsonl")
+    wait_until(lambda: len(list((out / "pan_pred" / "clip").glob("f*.png"))) >= 5, process)
+    process.send_signal(number)
+    printed = process.communicate(timeout=120)[1]
+    assert process.returncode == status, printed
     count = len(list(read_json_lines(out / "clip.jsonl")))
-    assert 20 <= count < 2000
+    assert 5 <= count < 2000
+    told = printed.splitlines()[-1]
+    assert told.startswith("omg-seg: stopped by ")
+    assert f": {count} frames, " in told
+    assert told.endswith(str(out))
     assert len(list(open_frames(out / "clip.mp4"))) == count
     (video,) = json.loads((out / "pred.json").read_text())["annotations"]
     assert len(video["annotations"]) == count == len(list((out / "pan_pred" / "clip").iterdir()))
     assert all(len(track["segmentations"]) == 2000 for track in json.loads((out / "youtube_vis.json").read_text()))
     assert not list(out.glob(".*"))
+
+
+@pytest.mark.slow
+def test_sigterm_while_an_offline_video_is_read_ends_it_before_anything_is_written(model, tmp_path):
+    out = tmp_path / "out"
+    process = start(save_clip(tmp_path / "clip", 2), model, out, "--mode", "offline")
+    wait_until(lambda: handles(process, signal.SIGTERM), process)
+    process.send_signal(signal.SIGTERM)
+    printed = process.communicate(timeout=120)[1]
+    assert process.returncode == 143, printed
+    assert "nothing was written" in printed.splitlines()[-1]
+    assert not list(out.iterdir())
+
+
+def handles(process: subprocess.Popen, number: signal.Signals) -> bool:
+    """Whether it has a handler of its own for a signal, as Linux tells it."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():
+        pytest.skip("only Linux tells which signals a process handles")
+    (caught,) = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt")]
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def test_an_mp4_appears_whole_and_frames_of_another_size_are_refused(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from omg_transformers.formats.container_length import announced_bytes
 from omg_transformers.inference.frames import open_frames
 
 av = pytest.importorskip("av", reason="PyAV is not installed: pip install omg-transformers[video]")
@@ -179,11 +180,43 @@ def test_damage_inside_a_video_file_stops_or_is_skipped(tmp_path):
     assert "damaged" in reader.skipped[0]
 
 
-def test_a_video_that_was_cut_off_gives_what_it_has_and_warns(tmp_path):
-    path = write_video(tmp_path / "clip.mp4", 24, options={"movflags": "faststart"})
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    with pytest.warns(UserWarning, match="announces 24 frames but ends after"):
-        assert shades(open_frames(path))[:3] == [0, 1, 2]
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "avi"])
+def test_a_video_that_was_cut_off_gives_what_it_has_and_is_named(tmp_path, suffix):
+    options = {"movflags": "faststart"} if suffix in ("mp4", "mov") else {}
+    path = write_video(tmp_path / f"clip.{suffix}", 24, options=options)
+    assert announced_bytes(path) == path.stat().st_size
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 4 // 5])
+    reader, frames = open_frames(path), []
+    with pytest.raises(ValueError, match=r"cut off|damaged"):
+        frames.extend(reader)
+    reader = open_frames(path, on_error="skip")
+    found = shades(reader)
+    assert found[:3] == [0, 1, 2]
+    assert len(found) < 24
+    assert "is cut off: it has" in reader.skipped[-1]
+
+
+def test_a_stream_that_does_not_tell_its_length_is_no_cut_off_video(tmp_path):
+    path = write_video(tmp_path / "live.mkv", options={"live": "1"})
+    assert announced_bytes(path) is None
+    assert shades(open_frames(path)) == list(range(12))
+
+
+def test_what_follows_an_mp4_is_no_part_of_it(tmp_path):
+    path = write_video(tmp_path / "clip.mp4")
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes() + b"\xff\xff\xff\xffnote")
+    assert announced_bytes(path) == size
+    assert len(shades(open_frames(path))) == 12
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x1a\x45\xdf\xa3", b"\x1a\x45\xdf\xa3\0\0", b"\0\0\0\0ftyp", b"no video at all"]
+)
+def test_a_file_without_readable_boxes_tells_no_length(tmp_path, content):
+    path = tmp_path / "odd.mkv"
+    path.write_bytes(content)
+    assert announced_bytes(path) is None
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Segment a video: a folder of frames, a file, or a camera; an mp4 of overlays, PNGs and JSON, written as it goes.
 
 Everything in it is found and followed, or, with --follow, --box or --mask, the objects that are shown in the first
-frame. Ctrl-C ends the work after the frame at hand; what is written then is complete up to there.
+frame. Ctrl-C and SIGTERM end the work after the frame at hand; what is written then is complete up to there.
 """
 
 from __future__ import annotations
@@ -59,22 +59,42 @@ def run(options: argparse.Namespace) -> int:
     session = video_question.open_session(options)
     label_space = getattr(session, "label_space", None)
     fps = options.fps or reader.fps or DEFAULT_FPS
-    started, count = time.perf_counter(), 0
-    with (
-        VideoResults(options.out, reader, label_space, options.formats, fps=fps) as results,
-        _Shown(reader, is_read_twice=options.mode == "offline") as frames,
-        _Stop() as stop,
-    ):
-        # A one-way source must look like one, or it would be read a second time.
-        for result in session.stream(frames if reader.is_repeatable else iter(frames)):
-            results.add(result)
-            count += 1
-            stop.check()
-    seconds = time.perf_counter() - started
-    print(f"{count} frames, {count / seconds:.1f} per second, at most {memory_text()}: {options.out}")
+    progress = _Progress(options.out)
+    try:
+        with (
+            _Stop() as stop,
+            VideoResults(options.out, reader, label_space, options.formats, fps=fps) as results,
+            _Shown(reader, stop, is_read_twice=options.mode == "offline") as frames,
+        ):
+            # A one-way source must look like one, or it would be read a second time.
+            for result in session.stream(frames if reader.is_repeatable else iter(frames)):
+                results.add(result)
+                progress.count += 1
+                stop.check()
+    except KeyboardInterrupt:
+        print(f"omg-seg: stopped by {stop.name}: {progress.text}", file=sys.stderr)
+        return 128 + stop.number
+    except Exception as error:
+        error.add_note(f"Until then: {progress.text}.")
+        raise
+    print(progress.text)
     for line in reader.skipped:
         print(f"left out: {line}", file=sys.stderr)
     return 1 if reader.skipped else 0
+
+
+class _Progress:
+    """How many frames were written, since when, and where to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.count, self._folder, self._started = 0, folder, time.perf_counter()
+
+    @property
+    def text(self) -> str:
+        if not self.count:
+            return f"no frame was answered, nothing was written to {self._folder}"
+        speed = self.count / (time.perf_counter() - self._started)
+        return f"{self.count} frames, {speed:.1f} per second, at most {memory_text()}: {self._folder}"
 
 
 def _read_fps(text: str) -> float:
@@ -87,14 +107,15 @@ def _read_fps(text: str) -> float:
 class _Shown:
     """The frames of a reader, with a bar that shows how fast they are read and what memory the process needed."""
 
-    def __init__(self, reader: FrameReader, *, is_read_twice: bool) -> None:
+    def __init__(self, reader: FrameReader, stop: _Stop, *, is_read_twice: bool) -> None:
         from tqdm import tqdm
 
         total = None if reader.num_frames is None else reader.num_frames * (1 + is_read_twice)
-        self._reader, self._bar = reader, tqdm(total=total, unit="frame")
+        self._reader, self._stop, self._bar = reader, stop, tqdm(total=total, unit="frame")
 
     def __iter__(self) -> Iterator[Any]:
         for frame in self._reader:
+            self._stop.check()
             yield frame
             self._bar.set_postfix_str(memory_text(), refresh=False)
             self._bar.update()
@@ -103,31 +124,46 @@ class _Shown:
         return self
 
     def __exit__(self, *reason: object) -> None:
+        self._stop.has_ended = True
         self._bar.close()
 
 
 class _Stop:
-    """Ctrl-C is heard between two frames, so that no file is left in the middle of one; a second one acts at once."""
+    """Ctrl-C and SIGTERM are heard between two frames, so that no file is left in the middle of one. A second one acts
+    at once; when the work `has_ended` none is heard any more, so that the files are completed.
+    """
 
     def __init__(self) -> None:
-        self._is_asked = False
+        self.number = 0
+        self.has_ended = False
 
     def __enter__(self) -> _Stop:
-        self._before = signal.signal(signal.SIGINT, self._ask)
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *reason: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def name(self) -> str:
+        return "Ctrl-C" if self.number == signal.SIGINT else signal.Signals(self.number).name
 
     def check(self) -> None:
-        if self._is_asked:
-            raise KeyboardInterrupt
+        if self.number:
+            self._end()
+
+    def _end(self) -> None:
+        self.has_ended = True
+        raise KeyboardInterrupt
 
     def _ask(self, number: int, frame: object) -> None:
-        del number, frame
-        if self._is_asked:
-            raise KeyboardInterrupt
-        self._is_asked = True
+        del frame
+        if self.has_ended:
+            return
+        is_second, self.number = bool(self.number), number
+        if is_second:
+            self._end()
 
 
 def memory_text() -> str:

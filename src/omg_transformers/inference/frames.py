@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from omg_transformers.formats.container_length import announced_bytes
 from omg_transformers.formats.video_file import import_av
 from omg_transformers.processing.pictures import DEFAULT_MAX_PIXELS, PICTURE_SUFFIXES, read_picture
 
@@ -174,7 +174,10 @@ def _picture(item: Any, max_pixels: int) -> Pixels | ValueError:
 
 
 class _Container(_Numbered):
-    """A file that FFmpeg demuxes. A phone's turn is applied, as EXIF is for pictures."""
+    """A file that FFmpeg demuxes. A phone's turn is applied, as EXIF is for pictures.
+
+    FFmpeg ends a file that was cut off as if nothing were missing: what lacks is told as one more unreadable frame.
+    """
 
     is_repeatable = True
 
@@ -198,17 +201,15 @@ class _Container(_Numbered):
             ) from error
 
     def frames(self) -> Iterator[Pixels | ValueError]:
-        count = 0
         with self._open() as container:
             stream = _video_stream(container, str(self._path))
             stream.thread_type = "AUTO"
-            for frame in _decoded(container, stream, str(self._path), self._max_pixels):
-                yield frame
-                count += 1
-        if self.num_frames is not None and count < self.num_frames:
-            warnings.warn(
-                f"{self._path} announces {self.num_frames} frames but ends after {count}: it may be cut off",
-                stacklevel=2,
+            yield from _decoded(container, stream, str(self._path), self._max_pixels)
+        size, announced = self._path.stat().st_size, announced_bytes(self._path)
+        if announced is not None and size < announced:
+            yield ValueError(
+                f"{self._path} is cut off: it has {size:,} of {announced:,} bytes, so that its last "
+                "frames are missing. Fetch or export it again"
             )
 
 
@@ -258,7 +259,7 @@ def _decoded(container: Any, stream: Any, place: str, max_pixels: int) -> Iterat
         except StopIteration:
             return
         except av.FFmpegError as error:  # nothing can be read behind it
-            yield ValueError(f"{place} is damaged: {error}")
+            yield _damage(place, error)
             return
         frames: list[Any] = []
         try:
@@ -266,9 +267,14 @@ def _decoded(container: Any, stream: Any, place: str, max_pixels: int) -> Iterat
         except av.EOFError:
             continue
         except av.FFmpegError as error:
-            yield ValueError(f"{place} is damaged: {error}")
+            yield _damage(place, error)
         for frame in frames:
             yield _pixels(frame, place, max_pixels)
+
+
+def _damage(place: str, error: Exception) -> ValueError:
+    # Not error.filename: it names a function of FFmpeg.
+    return ValueError(f"{place} is damaged or cut off: {getattr(error, 'strerror', None) or error}")
 
 
 def _pixels(frame: Any, place: str, max_pixels: int) -> Pixels | ValueError:
