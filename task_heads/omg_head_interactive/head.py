@@ -9,12 +9,19 @@ import torch
 from torch.nn import functional
 
 from omg_head_interactive.corrections import correct
-from omg_head_interactive.questions import boxes_around, deep_click, drawn_click, points_inside, tight_box
 from omg_transformers.metrics.prompt import MeanPromptIoU
 from omg_transformers.ops.masks import encode_mask, encode_masks, stack_rles, void_and_crowds
 from omg_transformers.ops.regions import random_partition
 from omg_transformers.ops.resize import MaskResizer
 from omg_transformers.plugins.contract import API_VERSION, HeadSpec
+from omg_transformers.readout.drawn_prompts import (
+    boxes_around,
+    choose_targets,
+    deep_click,
+    drawn_click,
+    points_inside,
+    tight_box,
+)
 from omg_transformers.structures import Annotation, QueryTargets, Segment, Segments, check_sizes
 
 if TYPE_CHECKING:
@@ -52,7 +59,8 @@ class InteractiveHead:
         with_boxes = bool(torch.rand((), generator=generator) < 0.5)
         questions, answers = [], []
         for target in targets:
-            chosen = _choose(target, self.num_prompts, generator)
+            is_present = target.masks.flatten(1).any(1)
+            chosen = choose_targets(target, self.num_prompts, is_present=is_present, generator=generator)
             masks = _first_present(chosen.masks)
             if with_boxes:
                 questions.append(boxes_around(masks, size, generator=generator))
@@ -149,22 +157,6 @@ class InteractiveHead:
 def _known_segments(annotation: Annotation) -> list[Segment]:
     """What `MeanPromptIoU` counts, in its order."""
     return [segment for segment in annotation.segments if any(segment.masks) and not segment.is_crowd]
-
-
-def _choose(target: QueryTargets, count: int, generator: torch.Generator) -> QueryTargets:
-    """`count` of the targets in random order, repeated as evenly as possible when there are fewer."""
-    present = target.masks.flatten(1).any(1).nonzero().flatten().cpu()
-    if not len(present):
-        shape = target.masks.shape[1:]
-        return QueryTargets(
-            target.labels.new_full((count,), -1),
-            target.masks.new_zeros((count, *shape)),
-            target.masks.new_ones(shape),
-        )
-    rounds = -(-count // len(present))
-    order = torch.cat([present[torch.randperm(len(present), generator=generator)] for _ in range(rounds)])[:count]
-    order = order.to(target.masks.device)
-    return QueryTargets(target.labels[order], target.masks[order], target.unknown)
 
 
 def _first_present(masks: Tensor) -> Tensor:

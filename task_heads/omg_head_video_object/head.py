@@ -12,11 +12,14 @@ from omg_transformers.ops.masks import decode_rle, rle_box, stack_rles, void_and
 from omg_transformers.ops.resize import MaskResizer
 from omg_transformers.plugins.contract import API_VERSION, HeadSpec
 from omg_transformers.readout.clip_masks import read_masks
+from omg_transformers.readout.drawn_prompts import boxes_around, choose_targets, mask_prompts, points_inside
 from omg_transformers.readout.scenes import draw_scene
 from omg_transformers.structures import QueryTargets, Segments, check_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import Tensor
 
     from omg_transformers.structures import Annotation, QueryOutput, Segment
 
@@ -32,6 +35,8 @@ class VideoObjectHead:
         "video_object", query_type="prompt", is_video=True, has_classes=False, reads=("tracks",)
     )
     prompt_kinds: ClassVar[tuple[str, ...]] = ("mask", "box", "click")
+    # Half of what pictures ask: a clip costs as much as its frames.
+    num_prompts: ClassVar[int] = 10
 
     def targets(self, annotation: Annotation) -> QueryTargets:
         """One target per object of the first frame, in the annotation's order; crowds and void are `unknown`."""
@@ -40,6 +45,31 @@ class VideoObjectHead:
         unknown = void_and_crowds(annotation) & ~masks.any(0)
         labels = torch.tensor([segment.category_id for segment in objects], dtype=torch.long)
         return QueryTargets(labels, masks, unknown)
+
+    def query_inputs(
+        self, targets: Sequence[QueryTargets], *, size: tuple[int, int], generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], list[QueryTargets]]:
+        """`num_prompts` masks, boxes or points per clip, one kind per batch, of objects in its first frame.
+
+        The targets are the objects' masks in all frames. Every other point is the deepest of its mask, the others lie
+        anywhere inside; boxes are off by up to 5 %, masks are the true ones. A clip that shows no object first gets
+        prompts in the middle and targets of which nothing is known.
+        """
+        kind = self.prompt_kinds[int(torch.randint(len(self.prompt_kinds), (), generator=generator))]
+        questions, answers = [], []
+        for target in targets:
+            is_present = target.masks[:, 0].flatten(1).any(1)
+            chosen = choose_targets(target, self.num_prompts, is_present=is_present, generator=generator)
+            shown = chosen.masks[:, 0]
+            if kind == "mask":
+                questions.append(mask_prompts(shown))
+            elif kind == "box":
+                questions.append(boxes_around(shown, size, generator=generator))
+            else:
+                questions.append(points_inside(shown, size, generator=generator)[:, None])
+            answers.append(chosen)
+        name = {"mask": "input_masks", "box": "input_boxes", "click": "input_points"}[kind]
+        return {name: torch.stack(questions)}, answers
 
     def evaluation_prompts(self, annotation: Annotation, *, kind: str) -> dict[str, Any]:
         """The objects of the first frame by their masks, their tight boxes or the deepest points of their masks."""

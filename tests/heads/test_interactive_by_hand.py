@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from omg_head_interactive import InteractiveHead
-from omg_head_interactive.questions import boxes_around, points_inside
 from omg_transformers.ops.masks import encode_masks
 from omg_transformers.plugins.contract import AsksPrompts
+from omg_transformers.readout.drawn_prompts import boxes_around, points_inside
 from omg_transformers.structures import Annotation, QueryOutput, QueryTargets, Segment
 
 SIZE = (4, 4)

@@ -1,1 +1,2 @@
-"""What heads of one kind share, for pictures and videos alike: reading results out of what the decoder predicts."""
+"""What heads of one kind share, for pictures and videos alike: asking, and reading results out of what the
+decoder predicts."""

@@ -1,4 +1,4 @@
-"""Points and boxes that a person might give for a mask."""
+"""Points, boxes and masks that a person might give for an object: what heads for prompts ask in training."""
 
 from __future__ import annotations
 
@@ -8,14 +8,45 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from omg_transformers.ops.deepest import deepest_point
 from omg_transformers.ops.masks import boxes_of_masks
+from omg_transformers.structures import MASK_STRIDE, QueryTargets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BOX_NOISE = 0.05
+
+
+def choose_targets(target: QueryTargets, count: int, *, is_present: Tensor, generator: torch.Generator) -> QueryTargets:
+    """`count` of the targets that are present, in random order, repeated as evenly as possible when there are fewer.
+
+    is_present: (N,) bool. Where none is, there are `count` empty targets of which nothing is known.
+    """
+    present = is_present.nonzero().flatten().cpu()
+    if not len(present):
+        shape = target.masks.shape[1:]
+        return QueryTargets(
+            target.labels.new_full((count,), -1),
+            target.masks.new_zeros((count, *shape)),
+            target.masks.new_ones(shape),
+        )
+    rounds = -(-count // len(present))
+    order = torch.cat([present[torch.randperm(len(present), generator=generator)] for _ in range(rounds)])[:count]
+    order = order.to(target.masks.device)
+    return QueryTargets(target.labels[order], target.masks[order], target.unknown)
+
+
+def mask_prompts(masks: Tensor) -> Tensor:
+    """Masks (N, H, W) as prompts (N, H / 4, W / 4): the share of each cell that is inside; empty -> the middle half."""
+    height, width = masks.shape[-2:]
+    middle = masks.new_zeros((height, width))
+    middle[height // 4 : -(-3 * height // 4), width // 4 : -(-3 * width // 4)] = True
+    is_empty = ~masks.flatten(1).any(1)
+    shown = torch.where(is_empty[:, None, None], middle, masks).float()
+    return functional.avg_pool2d(shown[:, None], MASK_STRIDE, ceil_mode=True)[:, 0]
 
 
 def boxes_around(masks: Tensor, size: tuple[int, int], *, generator: torch.Generator) -> Tensor:
