@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from omg_transformers.model import OMGSegConfig, OMGSegModel
 from omg_transformers.model.grounding import features_at
@@ -63,7 +64,7 @@ def test_a_lone_prompt_is_corrected_only_where_the_configuration_says_so():
 
 
 def test_single_prompt_correction_needs_the_correction():
-    with pytest.raises(ValueError, match="prompt_correction is off"):
+    with pytest.raises(StrictDataclassClassValidationError, match="prompt_correction is off"):
         OMGSegConfig.tiny(single_prompt_correction=True)
 
 
