@@ -5,10 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from omg_transformers.data import MappedSource, ProceduralScenes, map_annotation, read_coco_panoptic
+from omg_transformers.data import (
+    MappedSource,
+    ProceduralScenes,
+    StreamedSource,
+    join_sources,
+    map_annotation,
+    read_coco_panoptic,
+)
 from omg_transformers.data.regions import decode_region, encode_region, region_area
 from omg_transformers.labels import LabelSpace, builtin_label_space
-from omg_transformers.structures import Annotation, Segment
+from omg_transformers.structures import Annotation, Sample, Segment
 
 FINE = LabelSpace.from_names(["cat", "dog", "oak", "birch", "car"], things=["cat", "dog", "car"])
 COARSE = LabelSpace.from_names(["tree|oak|birch", "animal|cat|dog"], things=["animal"])
@@ -94,3 +101,22 @@ def test_every_coco_class_falls_into_a_supercategory(shared_data):
     source = MappedSource(read_coco_panoptic(shared_data / "coco", "val2017"), space)
     assert set(source.mapping) >= set(range(27)) - {space.index("groceries")}
     assert source.sample(0).annotation.num_classes == 27
+
+
+def source_of(space, category):
+    mask = encode_region(np.asfortranarray(np.ones(SIZE, bool)))
+    annotation = Annotation(SIZE, space.is_thing, (Segment(category, (mask,), 1),))
+    sample = Sample("one", (np.zeros((*SIZE, 3), np.uint8),), annotation, space, ("panoptic",))
+    return StreamedSource(lambda: [sample], space, ("panoptic",))
+
+
+def test_joined_sources_keep_only_what_they_annotate_and_meet_in_one_name():
+    things = LabelSpace.from_names(["car", "person"], name="things")
+    street = LabelSpace.from_names(["automobile", "road"], name="street")
+    sources = [source_of(things, 0), source_of(things, 1), source_of(street, 0)]
+    joint, mapped = join_sources(sources, same=[["car", "automobile"]])
+    assert joint.label_space.names == ("car", "person", "road")
+    assert [source.label_space.names for source in mapped] == [("car", "person"), ("car", "person"), ("car", "road")]
+    samples = [source.sample(0) for source in mapped]
+    names = [sample.label_space.names[sample.annotation.segments[0].category_id] for sample in samples]
+    assert names == ["car", "person", "car"]

@@ -325,6 +325,43 @@ def test_first_class_keeps_its_own_texts_and_the_report_says_who_joined():
     assert "second: 'settee' joined 'sofa'" in joint.report()
 
 
+def test_names_said_to_be_the_same_join_although_no_text_is_shared():
+    first = LabelSpace.from_names(["car", "cat"], name="first")
+    second = LabelSpace.from_names(["automobile", "dog"], name="second")
+    joint = joint_label_space([first, second], same=[["car", "Automobile"]])
+    assert joint.label_space.names == ("car", "cat", "dog")
+    assert joint.merged == (("second", "automobile", "car"),)
+
+
+def test_classes_said_to_be_apart_do_not_join():
+    animals = LabelSpace.from_names(["mouse", "cat"], name="animals")
+    office = LabelSpace.from_names(["mouse", "keyboard"], name="office")
+    joint = joint_label_space([animals, office], apart=["office/mouse"])
+    assert joint.label_space.names == ("mouse", "cat", "mouse (office)", "keyboard")
+    assert "stays apart" in joint.report()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"same": [["cat", "dgo"]]}, "'dgo', which no class is called.*'dog'"),
+        ({"same": [["cat"]]}, "two or more names"),
+        ({"apart": ["first/dgo"]}, "expected 'space/class'.*'first/dog'"),
+    ],
+)
+def test_wrong_overrides_of_a_joint_space_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        joint_label_space([LabelSpace.from_names(["cat", "dog"], name="first")], **options)
+
+
+def test_a_part_holds_only_the_classes_that_its_space_annotates():
+    first = LabelSpace.from_names(["sofa|couch", "cat"], name="first")
+    second = LabelSpace.from_names(["dog", "couch"], name="second")
+    space, places = joint_label_space([first, second]).part(1)
+    assert space.names == ("sofa", "dog")
+    assert places == (1, 0)
+
+
 def test_a_class_agnostic_space_adds_no_class():
     joint = joint_label_space([builtin_label_space("davis"), LabelSpace.from_names(["cat"])])
     assert joint.label_space.names == ("cat",)

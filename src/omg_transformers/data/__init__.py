@@ -5,7 +5,7 @@ from __future__ import annotations
 from omg_transformers.data.collate import Batch, collate, pad_annotation
 from omg_transformers.data.composer import ComposedScenes, CutOut
 from omg_transformers.data.hub import StreamedSource, as_iterable_dataset, sample_from_row
-from omg_transformers.data.label_mapping import MappedSource, map_annotation
+from omg_transformers.data.label_mapping import MappedSource, join_sources, map_annotation
 from omg_transformers.data.procedural import ProceduralScenes, procedural_label_space
 from omg_transformers.data.readers import Detection, detect_layouts, open_layout
 from omg_transformers.data.readers.coco_panoptic import read_coco_panoptic
@@ -32,6 +32,7 @@ __all__ = [
     "collate",
     "detect_layouts",
     "iterate",
+    "join_sources",
     "map_annotation",
     "open_layout",
     "pad_annotation",

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from omg_transformers.data.regions import merge_regions, merge_stuff
 from omg_transformers.data.sources import iterate
+from omg_transformers.labels import joint_label_space
 from omg_transformers.structures import Annotation, Sample, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from omg_transformers.data.sources import SampleSource
-    from omg_transformers.labels import LabelSpace
+    from omg_transformers.labels import JointLabelSpace, LabelSpace
 
 Unmapped: TypeAlias = Literal["error", "void", "class_agnostic"]
 
@@ -24,6 +25,28 @@ def class_mapping(source_space: LabelSpace, target_space: LabelSpace) -> tuple[i
     The name counts first, then the synonyms in their order; a class of the same kind (thing or stuff) is preferred.
     """
     return tuple(_find((label.name, *label.synonyms), target_space, label.is_thing) for label in source_space.classes)
+
+
+def join_sources(
+    sources: Sequence[SampleSource],
+    *,
+    name: str = "joint",
+    same: Sequence[Sequence[str]] = (),
+    apart: Sequence[str] = (),
+) -> tuple[JointLabelSpace, list[MappedSource]]:
+    """One label space for several sources, and each source in those of its classes that it annotates itself.
+
+    See `joint_label_space` for the rule, `same` and `apart`; the result's `report()` says what was merged. A batch is
+    of one source, so a loss over its own classes never teaches that what only other sources annotate is void.
+    """
+    spaces = list({source.label_space.name: source.label_space for source in sources}.values())
+    joint = joint_label_space(spaces, name=name, same=same, apart=apart)
+    places = [space.name for space in spaces]
+    mapped = []
+    for source in sources:
+        space, mapping = joint.part(places.index(source.label_space.name), name=f"{name}/{source.label_space.name}")
+        mapped.append(MappedSource(source, space, mapping=mapping))
+    return joint, mapped
 
 
 def map_annotation(
@@ -40,11 +63,18 @@ def map_annotation(
 
 
 class MappedSource:
-    """A source seen through another label space, see `map_annotation`."""
+    """A source seen through another label space, see `map_annotation`. mapping: default found by `class_mapping`."""
 
-    def __init__(self, source: SampleSource, label_space: LabelSpace, *, unmapped: Unmapped = "error") -> None:
+    def __init__(
+        self,
+        source: SampleSource,
+        label_space: LabelSpace,
+        *,
+        unmapped: Unmapped = "error",
+        mapping: tuple[int | None, ...] | None = None,
+    ) -> None:
         self.source, self.label_space, self.unmapped = source, label_space, unmapped
-        self.mapping = class_mapping(source.label_space, label_space)
+        self.mapping = class_mapping(source.label_space, label_space) if mapping is None else mapping
         if unmapped == "error":
             missing = [
                 name for name, target in zip(source.label_space.names, self.mapping, strict=True) if target is None
