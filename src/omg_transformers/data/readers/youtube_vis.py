@@ -1,0 +1,211 @@
+"""Reader of YouTube-VIS 2019 and 2021, OVIS and others in their form: one JSON with a mask per object and frame."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from omg_transformers.data.readers.builtin_classes import known_classes
+from omg_transformers.data.readers.json_files import mentions, read_object
+from omg_transformers.data.readers.layout import Layout
+from omg_transformers.data.readers.outlines import region_of_coco
+from omg_transformers.data.readers.pairs import subfolders
+from omg_transformers.data.readers.videos import FrameTruth, Region, Video, VideoSource
+from omg_transformers.data.regions import decode_region, encode_region
+from omg_transformers.data.sources import SampleError
+from omg_transformers.metrics.label_png import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from omg_transformers.data.sources import OnError
+    from omg_transformers.labels import LabelSpace
+
+PICTURES = "JPEGImages"
+Incomplete = Literal["void", "leave_out", "trust"]
+
+
+def read_youtube_vis(
+    root: str | Path,
+    split: str = "train",
+    *,
+    label_space: LabelSpace | None = None,
+    on_error: OnError = "raise",
+    pictures: str | None = None,
+    incomplete: Incomplete = "void",
+) -> YoutubeVisSource:
+    """Videos of `root/SPLIT/instances.json`, `root/SPLIT.json` or `root/annotations/instances_SPLIT.json`.
+
+    label_space: default the built-in "youtube_vis_2019" or "youtube_vis_2021" when the categories are the same, else
+    the file's own. pictures: folder of the frames under `root`, by default `SPLIT/JPEGImages` or `SPLIT`. Masks may be
+    RLE, polygons or null (the object is not there).
+    incomplete: a video that says `"exhaustive": false` has objects that nobody annotated. "void": what is no object in
+    it is void, so that no loss looks there; "leave_out": no sample; "trust": treat it as complete.
+    """
+    if incomplete not in get_args(Incomplete):
+        raise ValueError(f"incomplete is {incomplete!r}: expected one of {', '.join(map(repr, get_args(Incomplete)))}")
+    root = Path(root)
+    found = _files(root)
+    if split not in found:
+        raise FileNotFoundError(
+            f"{root / split / 'instances.json'} does not exist, nor {root / f'{split}.json'}: expected YouTube-VIS's "
+            f"file of the split there; found are {listed(found) or 'none'}"
+        )
+    folder = None if pictures is None else root / pictures
+    return YoutubeVisSource(found[split], folder, split, label_space, on_error, incomplete=incomplete)
+
+
+def find_splits(root: Path) -> tuple[str, ...]:
+    """Splits whose JSON speaks of videos and segmentations."""
+    return tuple(split for split, path in _files(root).items() if mentions(path, '"videos"', '"segmentations"'))
+
+
+class YoutubeVisSource(VideoSource):
+    """Videos with things, one by one, in every frame; see `read_youtube_vis`."""
+
+    parts = ("classes", "instances", "tracks")
+
+    def __init__(
+        self,
+        json_path: Path,
+        pictures: Path | None,
+        split: str,
+        label_space: LabelSpace | None,
+        on_error: OnError = "raise",
+        *,
+        incomplete: Incomplete = "void",
+    ) -> None:
+        content = read_object(json_path, ("videos", "categories"), title="YouTube-VIS")
+        self._tracks = _tracks_by_video(content, json_path)
+        used = {track["category_id"] for tracks in self._tracks.values() for track in tracks}
+        unknown = used - {row.get("id") for row in content["categories"]}
+        if unknown:
+            raise ValueError(f"{json_path}: annotations have the categories {listed(unknown)}, which are not listed")
+        classes = known_classes(
+            content["categories"],
+            label_space,
+            builtins=("youtube_vis_2019", "youtube_vis_2021"),
+            name=f"{json_path.parent.parent.name or 'video'}_categories",
+            where=json_path,
+            used=used,
+        )
+        self._class_of = classes.class_of
+        wanted = [row for row in content["videos"] if incomplete != "leave_out" or row.get("exhaustive", True)]
+        if pictures is None:
+            pictures = _picture_folder(json_path, split, wanted)
+        self._rows = {_name_of(row, json_path): row for row in wanted}
+        self._has_void = {
+            name for name, row in self._rows.items() if incomplete == "void" and not row.get("exhaustive", True)
+        }
+        self._json_path = json_path
+        videos = [_video(name, row, pictures, json_path) for name, row in self._rows.items()]
+        super().__init__(videos, classes.label_space, name=str(json_path), on_error=on_error)
+
+    def size(self, video: Video, position: int) -> tuple[int, int]:
+        """As the file says, the same for all frames."""
+        del position
+        row = self._rows[video.name]
+        return int(row["height"]), int(row["width"])
+
+    def read_frame(self, video: Video, position: int, truth: Path) -> FrameTruth:
+        """The objects of one frame."""
+        size = self.size(video, position)
+        regions: dict[int, Region] = {}
+        for track in self._tracks.get(self._rows[video.name]["id"], ()):
+            where = f"{truth}: annotation {track.get('id')} of video {video.name}"
+            region = _region(track, position, len(video.frames), size, where)
+            if region is not None:
+                category_id = self._class_of[track["category_id"]]
+                regions[int(track["id"])] = replace(region, category_id=category_id)
+        return FrameTruth(size, regions, _rest(regions, size) if video.name in self._has_void else None)
+
+
+def _files(root: Path) -> dict[str, Path]:
+    """Files that may be of this form, by the split they would be."""
+    found = {path.parent.name: path for path in sorted(root.glob("*/instances.json"))}
+    for path in [*sorted(root.glob("*.json")), *sorted(root.glob("annotations/*.json"))]:
+        stem = path.stem
+        for start in ("annotations_", "instances_"):
+            stem = stem.removeprefix(start)
+        found.setdefault(stem, path)
+    return found
+
+
+def _tracks_by_video(content: dict[str, Any], json_path: Path) -> dict[Any, list[dict[str, Any]]]:
+    annotations = content.get("annotations")
+    if not annotations:
+        raise ValueError(
+            f"{json_path} holds no annotations: the files of the validation and test splits come without them; they "
+            "can be segmented, but not learnt from or judged"
+        )
+    known = {row.get("id") for row in content["videos"]}
+    tracks: dict[Any, list[dict[str, Any]]] = {}
+    for row in annotations:
+        missing = sorted({"id", "video_id", "category_id", "segmentations"} - set(row))
+        if missing:
+            raise ValueError(f"{json_path}: the annotation {str(row)[:80]} has no {', '.join(missing)}")
+        if row["video_id"] not in known:
+            raise ValueError(
+                f"{json_path}: annotation {row['id']} belongs to video {row['video_id']}, which `videos` does not list"
+            )
+        tracks.setdefault(row["video_id"], []).append(row)
+    twice = [
+        row["id"] for rows in tracks.values() for row in rows if sum(row["id"] == other["id"] for other in rows) > 1
+    ]
+    if twice:
+        raise ValueError(f"{json_path}: the annotation ids {listed(sorted(set(twice)))} occur twice in one video")
+    return tracks
+
+
+def _name_of(row: dict[str, Any], json_path: Path) -> str:
+    """The folder of the frames, as people call the video."""
+    names = row.get("file_names")
+    missing = sorted({"id", "height", "width"} - set(row))
+    if missing or not isinstance(names, list) or not names:
+        raise ValueError(f"{json_path}: video {row.get('id')} has no {', '.join(missing) or 'file_names'}")
+    return Path(names[0]).parent.as_posix() if "/" in names[0] else str(row["id"])
+
+
+def _video(name: str, row: dict[str, Any], pictures: Path, json_path: Path) -> Video:
+    frames = tuple(pictures / file for file in row["file_names"])
+    length = row.get("length", len(frames))
+    problem = ""
+    if length != len(frames):
+        problem = f"{json_path}: video {name} has length {length}, but {len(frames)} file_names: they must agree"
+    return Video(name, frames, (json_path,) * len(frames), problem)
+
+
+def _picture_folder(json_path: Path, split: str, rows: Sequence[dict[str, Any]]) -> Path:
+    """The folder in which the first frame lies; where none does, the usual one, which errors then name."""
+    root = json_path.parent if json_path.parent.name not in (split, "annotations") else json_path.parent.parent
+    usual = [root / split / PICTURES, root / split, root / PICTURES]
+    others = [folder / PICTURES for folder in subfolders(root)] + subfolders(root)
+    first = next((row["file_names"][0] for row in rows if row.get("file_names")), "")
+    return next((folder for folder in [*usual, *others] if first and (folder / first).is_file()), usual[0])
+
+
+def _region(track: dict[str, Any], position: int, num_frames: int, size: tuple[int, int], where: str) -> Region | None:
+    masks = track["segmentations"]
+    if not isinstance(masks, list) or len(masks) != num_frames:
+        found = len(masks) if isinstance(masks, list) else masks
+        raise SampleError(
+            f"{where} has {found} segmentations for {num_frames} frames: expected one, or null, per frame"
+        )
+    if masks[position] in (None, []):
+        return None
+    rle = region_of_coco(masks[position], size, where=f"{where}, frame {position}")
+    return None if rle is None else Region(-1, rle, bool(track.get("iscrowd", 0)))
+
+
+def _rest(regions: dict[int, Region], size: tuple[int, int]) -> Any:
+    """What no object covers."""
+    free = np.ones(size, np.bool_, order="F")
+    for region in regions.values():
+        free &= ~decode_region(region.rle, size)
+    return encode_region(free)
+
+
+LAYOUT = Layout("youtube_vis", "YouTube-VIS", find_splits, read_youtube_vis)
