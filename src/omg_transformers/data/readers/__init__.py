@@ -6,7 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omg_transformers.data.readers import coco_panoptic
+from omg_transformers.data.readers import (
+    ade20k,
+    camvid,
+    cityscapes,
+    coco_instances,
+    coco_panoptic,
+    davis,
+    hf_dataset,
+    kitti_step,
+    labelme,
+    lvis,
+    mask_folder,
+    sa1b,
+    sa_v,
+    vipseg,
+    voc,
+    vspw,
+    yolo_seg,
+    youtube_vis,
+)
 from omg_transformers.data.readers.layout import Layout
 from omg_transformers.settings import nearest
 
@@ -15,7 +34,30 @@ if TYPE_CHECKING:
     from omg_transformers.labels import LabelSpace
 
 # The more particular first: a folder may look like several.
-LAYOUTS: tuple[Layout, ...] = (coco_panoptic.LAYOUT,)
+LAYOUTS: tuple[Layout, ...] = (
+    coco_panoptic.LAYOUT,
+    lvis.LAYOUT,
+    vipseg.LAYOUT,
+    youtube_vis.LAYOUT,
+    davis.DAVIS,
+    davis.YOUTUBE_VOS,
+    vspw.LAYOUT,
+    kitti_step.KITTI_STEP,
+    kitti_step.MOTS,
+    sa_v.LAYOUT,
+    camvid.LAYOUT,
+    cityscapes.PANOPTIC_LAYOUT,
+    cityscapes.LAYOUT,
+    ade20k.LAYOUT,
+    ade20k.FULL_LAYOUT,
+    voc.LAYOUT,
+    sa1b.LAYOUT,
+    coco_instances.LAYOUT,
+    yolo_seg.LAYOUT,
+    labelme.LAYOUT,
+    hf_dataset.LAYOUT,
+    mask_folder.LAYOUT,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,203 @@
+"""Reader of COCO instance files, as COCO itself and the tools of annotators write them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omg_transformers.data.file_source import FileSource
+from omg_transformers.data.frames import frame_size
+from omg_transformers.data.readers.classes import classes_of_json
+from omg_transformers.data.readers.json_files import first_text, mentions, read_object
+from omg_transformers.data.readers.layout import Layout
+from omg_transformers.data.readers.outlines import region_of_coco
+from omg_transformers.data.readers.pairs import subfolders
+from omg_transformers.data.regions import merge_stuff
+from omg_transformers.data.sources import OnError, SampleError
+from omg_transformers.structures import Annotation, Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from omg_transformers.data.readers.classes import DatasetClasses
+    from omg_transformers.labels import LabelSpace
+    from omg_transformers.structures import Sample
+
+# Files of Roboflow, and of FiftyOne, in the folder of each split.
+_SPLIT_FILES = ("_annotations.coco.json", "labels.json", "annotations.json")
+_NO_INSTANCES = ("panoptic_", "person_keypoints_", "captions_", "image_info_", "stuff_", "lvis_")
+
+
+def read_coco_instances(
+    root: str | Path,
+    split: str,
+    *,
+    label_space: LabelSpace | None = None,
+    on_error: OnError = "raise",
+    json: str | Path | None = None,
+    pictures: str | Path | None = None,
+) -> CocoInstancesSource:
+    """Objects of a COCO file: polygons, plain and compressed RLE, crowds. Overlapping objects stay so.
+
+    Every picture that the file lists is a sample, also without objects. What belongs to no object is neither a segment
+    nor void. json, pictures: the file and the folder that its `file_name`s start from, relative to `root`; None: found.
+    label_space: default the file's categories, all things; categories find their class by name, synonym or
+    supercategory. Raises ValueError or OSError that names the file.
+    """
+    folder = Path(root)
+    path = _file_of(folder, split) if json is None else folder / json
+    content = read_object(path, ("images", "annotations", "categories"), title="COCO instances")
+    if pictures is None:
+        names = [str(picture.get("file_name", "")) for picture in content["images"][:3]]
+        place = next(_picture_folders(folder, path, split, names), None)
+        if place is None:
+            tried = ", ".join(str(place) for place in dict.fromkeys(_candidates(folder, path, split)))
+            raise ValueError(f"no picture of {path}, such as {names[:1]}, is in {tried}: say where with pictures=...")
+    else:
+        place = folder / pictures
+    used = {annotation.get("category_id") for annotation in content["annotations"]}
+    classes = classes_of_json(content["categories"], label_space, name=path.stem, where=path, used=used)
+    return CocoInstancesSource(path, place, content, classes, on_error)
+
+
+def find_splits(root: Path) -> tuple[str, ...]:
+    """Splits whose JSON has masks and whose first picture is there."""
+    return tuple(
+        split for split, path in _files(root).items() if next(_picture_folders(root, path, split, _first(path)), None)
+    )
+
+
+class CocoInstancesSource(FileSource[dict[str, Any]]):
+    """The pictures that a COCO file lists, with their objects; see `read_coco_instances`."""
+
+    parts = ("classes", "instances")
+
+    def __init__(
+        self,
+        json_path: Path,
+        picture_folder: Path,
+        content: dict[str, Any],
+        classes: DatasetClasses,
+        on_error: OnError = "raise",
+    ) -> None:
+        self.json_path, self.picture_folder = json_path, picture_folder
+        self._class_of = classes.class_of
+        self._objects: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+        for annotation in content["annotations"]:
+            self._objects[annotation.get("image_id")].append(annotation)
+        listed = {picture.get("id") for picture in content["images"]}
+        if len(listed) < len(content["images"]):
+            raise ValueError(f"{json_path} lists a picture id twice, or a picture without id: give each its own")
+        strays = [{"stray": image} for image in self._objects if image not in listed]
+        super().__init__([*content["images"], *strays], classes.label_space, name=str(json_path), on_error=on_error)
+
+    def read(self, record: dict[str, Any]) -> Sample:
+        """One picture with its objects."""
+        if "stray" in record:
+            image = record["stray"]
+            raise SampleError(
+                f"{self.json_path}: {len(self._objects[image])} annotations belong to picture {image}, "
+                "which `images` does not list: add it there, or remove them"
+            )
+        path = self.picture_path(record)
+        size = frame_size(path, name=f"picture {record['id']}")
+        stated = (record.get("height"), record.get("width"))
+        if None not in stated and size != stated:
+            raise SampleError(
+                f"{path} is {size[0]} high and {size[1]} wide, {self.json_path} says {stated[0]} and {stated[1]}"
+            )
+        segments = [self._segment(found, size) for found in self._objects.get(record["id"], ())]
+        annotation = self.annotation(record, size, [segment for segment in segments if segment is not None])
+        return self.make_sample(str(record["id"]), (path,), annotation)
+
+    def picture_path(self, record: dict[str, Any]) -> Path:
+        """Where the picture of an entry of `images` is expected."""
+        name = str(record.get("file_name", "")).replace("\\", "/")
+        if not name:
+            raise SampleError(f"{self.json_path}: picture {record['id']} has no file_name")
+        path = self.picture_folder / name
+        # Label Studio writes paths of its own server.
+        return path if path.is_file() else _existing(self.picture_folder / Path(name).name, path)
+
+    def annotation(self, record: dict[str, Any], size: tuple[int, int], segments: list[Segment]) -> Annotation:
+        """The annotation of a picture with these objects. record: its entry of `images`."""
+        del record
+        is_thing = tuple(self.label_space.is_thing)
+        return Annotation(size, is_thing, merge_stuff(segments, is_thing))
+
+    def _segment(self, found: dict[str, Any], size: tuple[int, int]) -> Segment | None:
+        where = f"{self.json_path}: annotation {found.get('id')} of picture {found['image_id']}"
+        category: Any = found.get("category_id")
+        if category not in self._class_of:
+            raise SampleError(f"{where} has category {category}, which `categories` does not list")
+        rle = region_of_coco(found.get("segmentation"), size, where=where)
+        if rle is None:
+            return None
+        number = found.get("id")
+        track = number if isinstance(number, int) else -1
+        return Segment(self._class_of[category], (rle,), track, bool(found.get("iscrowd", 0)))
+
+
+def _files(root: Path) -> dict[str, Path]:
+    """The JSON of each split, the usual places first."""
+    found: dict[str, Path] = {}
+    for path in sorted(root.glob("annotations/instances_*.json")):
+        found.setdefault(path.stem.removeprefix("instances_"), path)
+    for folder in subfolders(root):
+        for path in (folder / name for name in _SPLIT_FILES):
+            if folder.name != "annotations" and _is_instances(path):
+                found.setdefault(folder.name, path)
+    for path in (*sorted(root.glob("annotations/*.json")), *sorted(root.glob("*.json"))):
+        if path not in found.values() and _is_instances(path):
+            found.setdefault("all" if path.name == "_annotations.coco.json" else path.stem, path)
+    return found
+
+
+def _is_instances(path: Path) -> bool:
+    return (
+        path.is_file()
+        and not path.name.startswith(_NO_INSTANCES)
+        and mentions(path, '"categories"', '"images"', '"segmentation"', '"image_id"')
+        and not mentions(path, '"neg_category_ids"')
+    )
+
+
+def _file_of(root: Path, split: str) -> Path:
+    found = _files(root)
+    if split not in found:
+        known = f"found {', '.join(found)}" if found else "found none"
+        raise ValueError(
+            f"{root} has no COCO instances file for the split {split!r} ({known}): expected "
+            f"annotations/instances_{split}.json or {split}/_annotations.coco.json; or say which with json=..."
+        )
+    return found[split]
+
+
+def _first(path: Path) -> list[str]:
+    name = first_text(path, "file_name")
+    return [] if name is None else [name]
+
+
+def _candidates(root: Path, path: Path, split: str) -> Iterator[Path]:
+    for folder in (root, path.parent):
+        for name in (split, f"images/{split}", f"{split}/images", f"{split}/data", "images", "data", "."):
+            yield folder / name
+
+
+def _picture_folders(root: Path, path: Path, split: str, names: Sequence[str]) -> Iterator[Path]:
+    """Folders that hold one of the named pictures, under the whole name or its last part; any without names."""
+    plain = [name.replace("\\\\", "/").replace("\\", "/") for name in names]
+    for shorten in (False, True):
+        for folder in _candidates(root, path, split):
+            if any((folder / (Path(name).name if shorten else name)).is_file() for name in plain if name):
+                yield folder
+    if not names:
+        yield root
+
+
+def _existing(path: Path, otherwise: Path) -> Path:
+    return path if path.is_file() else otherwise
+
+
+LAYOUT = Layout("coco_instances", "COCO instances", find_splits, read_coco_instances)
