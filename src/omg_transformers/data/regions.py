@@ -52,17 +52,21 @@ def merge_regions(rles: Sequence[RLE | None]) -> RLE | None:
 def redraw(
     annotation: Annotation,
     size: tuple[int, int],
-    change: Callable[[Mask], Mask],
+    change: Callable[[Mask], Mask] | Sequence[Callable[[Mask], Mask]],
     *,
     change_void: Callable[[Mask], Mask] | None = None,
     min_area: int = 1,
 ) -> Annotation:
-    """The annotation after `change` was applied to each mask; all results have `size`.
+    """The annotation after `change` was applied to each mask; all results have `size`. A list: one per frame.
 
     What keeps fewer than `min_area` pixels in a frame becomes void there: too small to learn, but not background.
     A segment that is left in no frame is dropped. change_void: what happens to void, when it differs.
     """
-    changed_voids = [(change_void or change)(decode_region(rle, annotation.size)) for rle in annotation.void]
+    changes = [change] * annotation.num_frames if callable(change) else change
+    changed_voids = [
+        (change_void or turn)(decode_region(rle, annotation.size))
+        for turn, rle in zip(changes, annotation.void, strict=True)
+    ]
     segments = []
     for segment in annotation.segments:
         masks: list[RLE | None] = []
@@ -70,7 +74,7 @@ def redraw(
             if rle is None:
                 masks.append(None)
                 continue
-            mask = change(decode_region(rle, annotation.size))
+            mask = changes[frame](decode_region(rle, annotation.size))
             area = int(np.count_nonzero(mask))
             if 0 < area < min_area:
                 changed_voids[frame] = changed_voids[frame] | mask
