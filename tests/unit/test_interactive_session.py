@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from omg_transformers.inference import OMGSegPipeline
 from omg_transformers.inference.interactive import InteractiveSession
 from omg_transformers.labels import LabelSpace, Vocabulary
 from omg_transformers.model import OMGSegConfig, OMGSegModel
@@ -61,16 +62,13 @@ def test_prompts_add_up_and_answers_are_those_of_one_call(parts, session, pictur
     session.add_box([5, 5, 40, 30], object_id=7)
     found = session.add_points([[20, 10]], object_id=7)
     model, processor = parts
-    inputs = processor(
-        picture,
-        input_points=[[[[10, 20], [30, 20]], [[20, 10]]]],
-        input_labels=[[[1, 0], [1]]],
-        input_boxes=[[[-10] * 4, [5, 5, 40, 30]]],
+    pipe = OMGSegPipeline(model=model, processor=processor, device="cpu")
+    (expected,) = pipe.segment(
+        [picture],
+        input_points=[[[10, 20], [30, 20]], [[20, 10]]],
+        input_labels=[[1, 0], [1]],
+        input_boxes=[[-10] * 4, [5, 5, 40, 30]],
     )
-    sizes = inputs.pop("original_sizes")
-    inputs.pop("class_embeds")
-    with torch.inference_mode():
-        (expected,) = processor.post_process(model(**inputs), task="interactive", target_sizes=sizes)
     assert found.ids.tolist() == [1, 7]
     assert torch.equal(masks_of(found), masks_of(expected))
     torch.testing.assert_close(found.scores, expected.scores)

@@ -140,15 +140,16 @@ class InteractiveSession:
         """The masks of all objects: ids are object ids, scores the predicted IoU, labels the names' places.
 
         only: leave out masks whose name is none of these. multimask_output: several masks per object, of other extents,
-        one after the other; then `info["prompts"]` holds the object of each and ids just count. options: of the head.
+        one after the other, with scores that compare them (predicted IoU times stability); then `info["prompts"]` holds
+        the object of each and ids just count. options: of the head.
         """
         picture = self._require_picture()
         wanted = None if only is None else self._label_indices(only)
         if not self.history:
             return _nothing(picture.size)
         objects = self.object_ids
-        output = self._ask(self._prompts(self.history), multimask_output=multimask_output)
-        segments = self._segments(output.to_query_output(), options)
+        prompts = {**self._prompts(self.history), "multimask_output": multimask_output}
+        segments = self._segments(self._ask(prompts).to_query_output(), options, prompts)
         ids = torch.tensor(objects).repeat_interleave(len(segments) // len(objects))
         info = {**segments.info, "prompts": ids}
         segments = dataclasses.replace(segments, ids=segments.ids if multimask_output else ids, info=info)
@@ -247,17 +248,18 @@ class InteractiveSession:
         return {name: value.to(self.model.device) for name, value in prepared.items()}
 
     @torch.inference_mode()
-    def _ask(self, prompts: dict[str, Tensor], *, multimask_output: bool = False) -> OMGSegOutput:
+    def _ask(self, prompts: dict[str, Any]) -> OMGSegOutput:
         return self.model(
             image_features=self._require_picture().features,
-            multimask_output=multimask_output,
             **self.request.class_inputs(self.model.device),
             **prompts,
         )
 
-    def _segments(self, output: QueryOutput, options: dict[str, Any]) -> Segments:
+    def _segments(
+        self, output: QueryOutput, options: dict[str, Any], prompts: dict[str, Any] | None = None
+    ) -> Segments:
         request = dataclasses.replace(self.request, options={**self.request.options, **options})
-        return on_cpu(request.answer(output, sizes=[self._require_picture().size])[0])
+        return on_cpu(request.answer(output, sizes=[self._require_picture().size], prompts=prompts)[0])
 
     def _label_indices(self, names: Sequence[str]) -> Tensor:
         space = self.request.label_space

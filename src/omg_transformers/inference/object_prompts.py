@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from omg_transformers.plugins import load_head
+from omg_transformers.readout.clicks import hold_clicks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +90,10 @@ def mask_of(
     inputs = inputs.to(model.device)
     inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
     output = model(**inputs, query_type="prompt").to_query_output()
-    (segments,) = load_head("video_object").postprocess(output, sizes=[size], is_thing=())
+    results = load_head("video_object").postprocess(output, sizes=[size], is_thing=())
+    if prompt.points is not None:
+        results = hold_clicks(results, output, inputs["input_points"], inputs.get("input_labels"))
+    (segments,) = results
     mask = segments.mask(0)[0]
     if prompt.box is not None:
         left, top, right, bottom = (max(0, round(side)) for side in prompt.box)

@@ -48,10 +48,10 @@ class OMGSegPipeline(Pipeline):
     task's head (else the checkpoint's `head_options` hold, else the head's own), seen_classes ("trained", the trained
     names, or one flag per name: then a CLIP backbone helps with the others), and prompts of a picture in its own
     pixels: input_points [object][point][x, y], input_labels [object][point] (1 inside, 0 outside), input_boxes
-    [object][x1, y1, x2, y2], input_masks [object] (H, W); threshold may be {name: score}; multimask_output: several
-    masks per prompt in a row, the scores say which is best; names given with prompts name their masks;
-    query_inputs: a batch of one for a plug-in's query encoder, in pixels of the model's input. Per call, a picture may
-    be {"image": ..., prompts}.
+    [object][x1, y1, x2, y2], input_masks [object] (H, W): what is clicked holds; multimask_output: several masks per
+    prompt in a row, the scores say which is best; threshold may be {name: score}; names given with prompts name their
+    masks; query_inputs: a batch of one for a plug-in's query encoder, in pixels of the model's input. Per call, a
+    picture may be {"image": ..., prompts}.
     Returns per picture a list of {"label", "score", "mask" (PIL "L", 0 or 255), "id", "box" {xmin, ymin, xmax, ymax,
     the last two exclusive}, "is_thing"}. A list gives a list, a generator a generator.
     A video task takes one video, in any form that `open_frames` takes: a folder, a file, or its frames; and as options
@@ -255,7 +255,7 @@ class OMGSegPipeline(Pipeline):
         # Prompts and names stay float32: bfloat16 cannot tell pixel 1000 from 1004.
         inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
         outputs = self.model(**inputs, **request.class_inputs(self.device), **asked, **several)
-        results = request.answer(outputs.to_query_output(), sizes=sizes)
+        results = request.answer(outputs.to_query_output(), sizes=sizes, prompts={**inputs, **several})
         return [_Answer(on_cpu(segments), request.label_space) for segments in results]
 
     def postprocess(self, answer: _Answer) -> list[dict[str, Any]]:

@@ -13,6 +13,8 @@ import torch
 
 from omg_transformers.inference.results import above_thresholds
 from omg_transformers.labels import LabelSpace
+from omg_transformers.readout.clicks import hold_clicks
+from omg_transformers.readout.stability import weigh_by_stability
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,10 +53,21 @@ class Request:
             inputs["seen_classes"] = torch.tensor(self.seen_classes, device=device)
         return inputs
 
-    def answer(self, output: QueryOutput, *, sizes: Sequence[tuple[int, int]]) -> list[Segments]:
-        """What the head makes of the model's output, one result per sample."""
+    def answer(
+        self, output: QueryOutput, *, sizes: Sequence[tuple[int, int]], prompts: Mapping[str, Any] | None = None
+    ) -> list[Segments]:
+        """What the head makes of the model's output, one result per sample.
+
+        prompts: what the model was asked. Clicks among them hold in the results (`hold_clicks`); several answers to
+        each (`multimask_output`) are scored by quality times stability: the quality alone does not compare extents.
+        """
+        prompts = prompts or {}
         is_thing = self.label_space.is_thing if self.label_space is not None else ()
         results = self.head.postprocess(output, sizes=sizes, is_thing=is_thing, **self.options)
+        if prompts.get("multimask_output"):
+            results = weigh_by_stability(results, output)
+        if prompts.get("input_points") is not None:
+            results = hold_clicks(results, output, prompts["input_points"], prompts.get("input_labels"))
         if self.thresholds is None:
             return results
         return [above_thresholds(segments, self.thresholds) for segments in results]

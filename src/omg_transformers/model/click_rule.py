@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from omg_transformers.model.prompt_inputs import INSIDE, OUTSIDE
 from omg_transformers.model.query_decoder import Prediction
+from omg_transformers.readout.clicks import DISK_RADIUS
 from omg_transformers.structures import Queries
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     from omg_transformers.model.padding import Content
 
-# Around a click its own label holds: share of the picture's longer side, and the logit there.
-DISK_RADIUS, DISK_LOGIT = 0.01, 1.0
+# The logit around a click, where its own label holds.
+DISK_LOGIT = 1.0
 # The logit of a given mask; and up to which logit the model counts beside it.
 MASK_LOGIT, SURE = 4.0, 5.0
 
