@@ -71,6 +71,25 @@ def draw_side_by_side(
     return _page(rows, ("picture", "truth", f"prediction{note}"), words, caption)
 
 
+def draw_truth(
+    frame: NDArray[np.uint8],
+    annotation: Annotation,
+    label_space: LabelSpace | None,
+    *,
+    number: int = 0,
+    side: int = PANEL_SIDE,
+    names: bool = True,
+) -> NDArray[np.uint8]:
+    """The annotation of frame `number` drawn on it: (h, w, 3), the longer side `side` pixels.
+
+    frame: (H, W, 3) uint8, that frame alone. Void and crowds are striped. An object has one colour in all its frames.
+    """
+    size = _fitted(annotation.size, side)
+    segments = _at_size(_as_segments(annotation), number, size)
+    picture = _striped(_resized(frame, size), annotation, number)
+    return draw_overlay(picture, segments, label_space, scores=False, names=names)
+
+
 def shown_frames(num_frames: int) -> list[int]:
     """Which of T frames are shown: at most four, evenly spread, the first and the last among them."""
     return np.unique(np.linspace(0, num_frames - 1, min(num_frames, MAX_FRAMES)).round().astype(int)).tolist()
