@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omg_transformers.data.file_source import FileSource
 from omg_transformers.data.frames import frame_size
-from omg_transformers.data.readers.classes import classes_of_json
+from omg_transformers.data.readers.builtin_classes import known_classes
 from omg_transformers.data.readers.json_files import first_text, mentions, read_object
 from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.readers.outlines import region_of_coco
@@ -42,8 +42,8 @@ def read_coco_instances(
 
     Every picture that the file lists is a sample, also without objects. What belongs to no object is neither a segment
     nor void. json, pictures: the file and the folder that its `file_name`s start from, relative to `root`; None: found.
-    label_space: default the file's categories, all things; categories find their class by name, synonym or
-    supercategory. Raises ValueError or OSError that names the file.
+    label_space: default the file's categories, all things (the built-in "coco_instance" for COCO's own); otherwise
+    those that are used find their class by name, synonym or supercategory. Errors name the file.
     """
     folder = Path(root)
     path = _file_of(folder, split) if json is None else folder / json
@@ -57,7 +57,14 @@ def read_coco_instances(
     else:
         place = folder / pictures
     used = {annotation.get("category_id") for annotation in content["annotations"]}
-    classes = classes_of_json(content["categories"], label_space, name=path.stem, where=path, used=used)
+    classes = known_classes(
+        content["categories"],
+        label_space,
+        builtins=("coco_instance",),
+        name=folder.resolve().name or "coco",
+        where=path,
+        used=used,
+    )
     return CocoInstancesSource(path, place, content, classes, on_error)
 
 

@@ -76,7 +76,12 @@ def read_hf_dataset(
     }
     named = names_of_masks(names, folder, seen)
     classes = mask_classes(
-        named, label_space, name=folder.name or "masks", where=folder, void_ids=void_ids, background=background
+        named,
+        label_space,
+        name=folder.resolve().name or "masks",
+        where=folder,
+        void_ids=void_ids,
+        background=background,
     )
     return HubMaskSource(table, columns, classes, name=where, on_error=on_error)
 

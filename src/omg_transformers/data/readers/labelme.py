@@ -57,7 +57,7 @@ def read_labelme(
     known = {number: text for number, text in known.items() if not is_background(text) and text != _IGNORED}
     if not known:
         raise ValueError(f"{folder} names no classes: its files hold no shapes with a label. Pass names=[...]")
-    own = named_classes(known, name=Path(root).name or "labelme")
+    own = named_classes(known, name=Path(root).resolve().name or "labelme")
     classes = in_label_space(own, label_space, where=folder)
     class_of = {text: classes.class_of[number] for number, text in known.items()}
     return LabelmeSource(paths, classes.label_space, class_of, name=str(folder), on_error=on_error)

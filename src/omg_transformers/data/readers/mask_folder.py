@@ -67,7 +67,12 @@ def read_mask_folder(
     seen = _values_of([pair.annotation for pair in pairs])
     named = names_of_masks(names, folder, seen)
     classes = mask_classes(
-        named, label_space, name=folder.name or "masks", where=folder, void_ids=void_ids, background=background
+        named,
+        label_space,
+        name=folder.resolve().name or "masks",
+        where=folder,
+        void_ids=void_ids,
+        background=background,
     )
     return ClassMapSource(
         pairs, classes.label_space, classes.table, name=str(places[1]), is_scene=classes.is_scene, on_error=on_error

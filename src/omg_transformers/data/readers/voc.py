@@ -51,9 +51,13 @@ def read_voc(
         known = f"found {', '.join(homes)}" if homes else "found none"
         raise ValueError(f"{root} has no split {split!r} ({known}): expected ImageSets/Segmentation/{split}.txt")
     home = homes[split]
-    names = read_names(home) or dict(enumerate(VOC_NAMES))
+    names = read_names(home)
     classes = mask_classes(
-        names, label_space, name="voc" if len(names) == len(VOC_NAMES) else home.name, where=home, background=background
+        names or dict(enumerate(VOC_NAMES)),
+        label_space,
+        name="voc" if names is None else home.resolve().name,
+        where=home,
+        background=background,
     )
     list_file = home / "ImageSets" / "Segmentation" / f"{split.rpartition('/')[2]}.txt"
     return VocSource(home, list_file if list_file.is_file() else None, classes, on_error)

@@ -50,7 +50,7 @@ def read_yolo_seg(
     known = _names(folder) if names is None else names_by_id(names)
     if known is None:
         raise ValueError(f"{folder} names no classes: put `names: [...]` into data.yaml, or pass names=[...]")
-    classes = in_label_space(named_classes(known, name=folder.name or "yolo"), label_space, where=folder)
+    classes = in_label_space(named_classes(known, name=folder.resolve().name or "yolo"), label_space, where=folder)
     pictures, labels = places
     pairs = pair_files(
         files_by_name(pictures),
