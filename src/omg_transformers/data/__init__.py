@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from omg_transformers.data.clips import ClipSource, FramesSource, PseudoClips
 from omg_transformers.data.collate import Batch, collate, pad_annotation
 from omg_transformers.data.composer import ComposedScenes, CutOut
 from omg_transformers.data.hub import StreamedSource, as_iterable_dataset, sample_from_row
@@ -15,14 +16,17 @@ from omg_transformers.data.transforms import EvalTransform, TrainTransform, Tran
 
 __all__ = [
     "Batch",
+    "ClipSource",
     "ComposedScenes",
     "CutOut",
     "Detection",
     "EvalTransform",
+    "FramesSource",
     "MappedSource",
     "MixPart",
     "MixedStream",
     "ProceduralScenes",
+    "PseudoClips",
     "SampleError",
     "SampleSource",
     "StreamedSource",

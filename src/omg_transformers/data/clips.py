@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import replace
+from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -120,7 +121,7 @@ class FramesSource:
         """As the source."""
         return self.source.label_space
 
-    @property
+    @cached_property
     def tasks(self) -> tuple[str, ...]:
         """Names of the installed heads for pictures that these annotations serve."""
         return heads_that_read(self.parts, is_video=False)

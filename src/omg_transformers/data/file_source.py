@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from omg_transformers.data.sources import OnError, check_index, check_on_error, iterate
@@ -51,9 +51,9 @@ class FileSource(ABC, Generic[RecordT]):
         """Number of annotated pictures or clips."""
         return len(self.records)
 
-    @property
+    @cached_property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the installed heads that these annotations serve."""
+        """Names of the installed heads that these annotations serve. Kept, since looking at all plug-ins takes long."""
         return heads_that_read(self.parts, is_video=self.is_video)
 
     def __iter__(self) -> Iterator[Sample]:
