@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from omg_transformers.ops.masks import decode_rle, encode_mask
+from omg_transformers.ops.masks import decode_rle, encode_mask, encode_window, rle_iou
 from omg_transformers.structures import MASK_STRIDE, NO_PROMPT
 
 if TYPE_CHECKING:
@@ -77,10 +77,13 @@ def _held(rle: RLE | None, places: NDArray[np.int64], labels: NDArray[np.int64],
     """A mask in which the clicks (P, 2) of its object hold; None: an empty one."""
     is_click = labels != NO_PROMPT
     latest = dict(zip(map(tuple, places[is_click].tolist()), (labels[is_click] == 1).tolist(), strict=True))
-    mask = np.zeros(size, np.bool_) if rle is None else decode_rle(rle).numpy()
-    wrong = [place for place, is_inside in latest.items() if mask[place] != is_inside]
+    pixels = [encode_window(np.ones((1, 1), np.bool_), origin=place, size=size) for place in latest]
+    # Mostly all hold: telling so from the run lengths costs a third of decoding the mask.
+    is_held = rle_iou(pixels, [] if rle is None else [rle], is_crowd=[True]).sum(1) > 0
+    wrong = [place for place, held in zip(latest, is_held.tolist(), strict=True) if held != latest[place]]
     if not wrong:
         return rle
+    mask = np.zeros(size, np.bool_) if rle is None else decode_rle(rle).numpy()
     radius = DISK_RADIUS * max(size)
     reach = math.ceil(radius)
     for row, column in wrong:
