@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -16,7 +17,7 @@ from omg_transformers.data.label_mapping import MappedSource
 from omg_transformers.data.readers.class_maps import decode_values
 from omg_transformers.data.readers.json_files import read_object
 from omg_transformers.data.readers.layout import Layout
-from omg_transformers.data.readers.mask_classes import VOID, mask_classes, names_of_masks
+from omg_transformers.data.readers.mask_classes import VOID, mask_classes, names_of_masks, values_seen
 from omg_transformers.data.readers.pairs import subfolders
 from omg_transformers.data.sources import OnError, SampleError, SampleSource
 from omg_transformers.labels import LabelSpace
@@ -33,7 +34,6 @@ _PICTURES = ("image", "pixel_values", "img", "picture")
 _MASKS = ("label", "annotation", "mask", "segmentation_map", "seg_map", "segmentation", "labels", "annotations")
 _ROWS = frozenset({"sample_id", "size", "frames", "segments", "void", "tasks"})
 _SPACE_FILE = "label_space.json"
-_LOOKED_AT = 16
 
 
 def read_hf_dataset(
@@ -70,10 +70,8 @@ def read_hf_dataset(
     for column in columns:
         table = table.cast_column(column, Image(decode=False))
     table = table.select_columns(list(columns))
-    looked_at = min(_LOOKED_AT, len(table))
-    seen = {
-        int(v) for row in range(looked_at) for v in np.unique(_values(table[row][columns[1]], f"{where}, row {row}"))
-    }
+    mask_at = functools.partial(_values_of_row, table, columns[1], where)
+    seen = values_seen(functools.partial(mask_at, row) for row in range(len(table)))
     named = names_of_masks(names, folder, seen)
     classes = mask_classes(
         named,
@@ -202,6 +200,10 @@ def _column(table: Dataset, wanted: str | None, usual: Sequence[str], option: st
     if found not in names:
         raise ValueError(f"{where} has the columns {names}: say with {option}=... which one to read")
     return str(found)
+
+
+def _values_of_row(table: Dataset, column: str, where: str, row: int) -> np.ndarray[Any, Any]:
+    return _values(table[row][column], f"{where}, row {row}")
 
 
 def _values(mask: dict[str, Any] | None, where: str) -> np.ndarray[Any, Any]:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from omg_transformers.data.readers.class_maps import ValueTable
 from omg_transformers.data.readers.classes import in_label_space, is_background, named_classes, names_by_id, read_names
+from omg_transformers.data.sources import SampleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from omg_transformers.data.readers.class_maps import Values
     from omg_transformers.labels import LabelSpace
 
 VOID = 255
 # Names by which tools mark pixels that nobody labelled.
 _VOID_NAMES = frozenset({"void", "ignore", "__ignore__", "unlabelled", "unlabeled"})
 _BINARY = ({0, 1}, {0, 255})
+# A few masks tell whether they are binary.
+_LOOKED_AT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,15 @@ def mask_classes(
         unlabelled=frozenset() if background else frozenset(empty),
     )
     return MaskClasses(classes.label_space, table, is_scene=bool(background) or not empty)
+
+
+def values_seen(masks: Iterable[Callable[[], Values]]) -> set[int]:
+    """Values of the first few masks, each read by a call. Bad ones are passed over until they are asked for."""
+    values: set[int] = set()
+    for read in itertools.islice(masks, _LOOKED_AT):
+        with contextlib.suppress(SampleError):
+            values.update(int(value) for value in np.unique(read()))
+    return values
 
 
 def names_of_masks(

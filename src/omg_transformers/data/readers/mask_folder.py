@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from omg_transformers.data.readers.class_maps import ClassMapSource, read_values
 from omg_transformers.data.readers.layout import Layout
-from omg_transformers.data.readers.mask_classes import VOID, mask_classes, names_of_masks
+from omg_transformers.data.readers.mask_classes import VOID, mask_classes, names_of_masks, values_seen
 from omg_transformers.data.readers.pairs import Pair, files_by_name, pair_files, subfolders
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ _MASK_FOLDERS = ("masks", "mask", "annotations", "labels", "segmentation", "segm
 _MASK_ENDINGS = ("_masks", "_mask", "_labels", "_annot")
 # JPEG is left out: it blurs ids.
 _MASK_SUFFIXES = (".png", ".bmp", ".gif", ".tif", ".tiff")
-# A few masks tell whether they are binary.
-_LOOKED_AT = 16
 
 
 def read_mask_folder(
@@ -64,7 +61,8 @@ def read_mask_folder(
     pairs = _pairs(*places)
     if not pairs:
         raise ValueError(f"{places[0]} holds no pictures and {places[1]} no masks")
-    seen = _values_of([pair.annotation for pair in pairs])
+    masks_there = (pair.annotation for pair in pairs if pair.annotation.is_file())
+    seen = values_seen(functools.partial(read_values, path) for path in masks_there)
     named = names_of_masks(names, folder, seen)
     classes = mask_classes(
         named,
@@ -129,11 +127,6 @@ def _pairs(pictures: Path, masks: Path) -> list[Pair]:
         expected_picture=lambda name: pictures / f"{name}.jpg",
         expected_annotation=lambda name: masks / f"{name}.png",
     )
-
-
-def _values_of(paths: list[Path]) -> set[int]:
-    present = [path for path in paths if path.is_file()][:_LOOKED_AT]
-    return {int(value) for path in present for value in np.unique(read_values(path))}
 
 
 LAYOUT = Layout("mask_folder", "pictures beside masks", find_splits, read_mask_folder)
