@@ -7,40 +7,46 @@ N CPU processes   ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_pr
 
 Words after the options change settings: `optimizer.learning_rate=1e-4 sources.0.root=/data/coco`.
 `--max-steps 2` tries everything out, `--resume` goes on from the newest checkpoint of the output folder; what one run
-would have done, a stopped and resumed one does too. `batch_size` counts the samples of all processes together.
+would have done, a stopped or killed and resumed one does too. `batch_size` counts the samples of a step, over all
+processes; `accumulate` splits what each of them handles, to save memory.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from huggingface_hub.errors import StrictDataclassError
+from accelerate import Accelerator
 from tqdm import tqdm
 
-from omg_transformers.data import Batch, MixedStream, SampleSource, TrainTransform, collate
+from omg_transformers.data import MixedStream, SampleError, SampleSource, TrainTransform, collate
 from omg_transformers.data.mixture import SourceSettings, build_source, mix_parts
+from omg_transformers.data.stream import WorkerLostError
 from omg_transformers.evaluation import EvaluationSettings, PipelineSegmenter, evaluate
 from omg_transformers.inference import OMGSegPipeline
-from omg_transformers.labels import LabelSpace, Vocabulary
-from omg_transformers.model import OMGSegConfig, OMGSegModel
-from omg_transformers.plugins import TaskHead, load_head
-from omg_transformers.processing import OMGSegImageProcessor, OMGSegProcessor
-from omg_transformers.settings import load_settings, settings_to_dict
-from omg_transformers.training.checkpoints import Progress, load_checkpoint, save_checkpoint
-from omg_transformers.training.journal import Journal, Window, describe_environment
-from omg_transformers.training.launch import GradientGuard, StopSignal, check_processes, find_start, freeze_parameters
-from omg_transformers.training.loss import SegmentationLoss
-from omg_transformers.training.loss_settings import LossSettings
-from omg_transformers.training.optimizer import OptimizerSettings, ScheduleSettings, build_optimizer, set_learning_rate
-from omg_transformers.training.pretrained import efficientnet_lite_weights, load_trunk, random_vocabulary
-from omg_transformers.training.questions import Answers, make_question, move_question
+from omg_transformers.model import OMGSegModel
+from omg_transformers.plugins import load_head
+from omg_transformers.processing import OMGSegProcessor
+from omg_transformers.settings import settings_to_dict
+from omg_transformers.training import checkpoints, launch, results
+from omg_transformers.training.command_line import ending_clearly, parse_recipe, refusing_mistakes
+from omg_transformers.training.curves import write_curves
+from omg_transformers.training.journal import Clock, Journal, describe_environment, sum_losses
+from omg_transformers.training.lessons import Teacher
+from omg_transformers.training.loss import LossSettings, SegmentationLoss
+from omg_transformers.training.optimizer import (
+    OptimizerSettings,
+    ScheduleSettings,
+    build_optimizer,
+    set_learning_rate,
+    weight_average,
+)
+from omg_transformers.training.questions import Answers
+from omg_transformers.training.start import choose_vocabulary, find_vocabulary, start_model
+from omg_transformers.training.trackers import choose_tracker, track
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,12 @@ class Settings:
 
     alongside: heads that answer every batch too, from the same image features: the weight of their loss.
     classes_for_prompts: teach names also through heads that do not use them. corrections: how often prompts go on.
-    vocabulary: folder of a table of names; null: a fixed random direction per name.
-    unknown_names: classes that the vocabulary does not know are an error, or void.
+    vocabulary: folder of a table of names; null: that of start_from, else a fixed random direction per name.
+    unknown_names: classes that the vocabulary does not know are an error, void, or get a new random direction.
     start_from: folder of weights to go on from. frozen: beginnings of names of parameters that do not train.
+    batch_size: samples per step; accumulate: parts that it is split into. ema_decay: average the weights over steps.
+    best: the held-out figure, "task/figure", that tells which weights are best; "mean": each entry's first figure.
+    tracker: of accelerate; auto: TensorBoard if installed. timeout: seconds that processes wait for one another.
     """
 
     output: Path
@@ -63,237 +72,228 @@ class Settings:
     classes_for_prompts: bool = False
     corrections: float = 0.0
     vocabulary: Path | None = None
-    unknown_names: Literal["error", "void"] = "error"
+    unknown_names: Literal["error", "void", "new"] = "error"
     start_from: Path | None = None
     backbone_weights: str | None = None
     frozen: list[str] = field(default_factory=list)
     batch_size: int = 8
+    accumulate: int = 1
     transform: TrainTransform = field(default_factory=TrainTransform)
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     loss: LossSettings = field(default_factory=LossSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    ema_decay: float | None = None
     seed: int = 0
     num_workers: int = 0
     mixed_precision: Literal["no", "bf16"] = "no"
     channels_last: bool = False
     half_size_weights: bool = False
-    log_every: int = 10
+    log_every: int = 1
     save_every: int = 500
     evaluate_every: int = 0
     keep: int = 2
     evaluation: list[EvaluationSettings] = field(default_factory=list)
+    best: str = "mean"
+    tracker: str | None = "auto"
+    timeout: float = 600.0
 
 
 @dataclass
 class Run:
-    """What the loop works with. tasks: per part of the mix its task, then those alongside."""
+    """What the loop works with. step: how many are done. average: of the weights. best: highest chosen figure."""
 
     settings: Settings
     accelerator: Accelerator
     stream: MixedStream
     held_out: list[SampleSource]
-    vocabulary: Vocabulary
-    tasks: dict[str, tuple[str, ...]]
-    heads: dict[str, TaskHead]
     model: OMGSegModel
+    average: Any
     answers: Any
     optimizer: Any
-    criterion: SegmentationLoss
-    first_step: int
+    teacher: Teacher
+    processor: OMGSegProcessor
+    journal: Journal
+    step: int
+    best: float | None
 
 
 def main() -> None:
     """Settings, preparation, loop, result. Mistakes in the settings end the run before any work is done."""
-    try:
-        settings, is_resumed = parse_arguments()
+    with refusing_mistakes():
+        settings, is_resumed = parse_recipe(Settings, __doc__ or "")
         run = prepare(settings, is_resumed)
-    except (ValueError, LookupError, StrictDataclassError) as error:
-        raise SystemExit(f"{error}") from error
-    last_step = train(run)
-    if last_step < settings.max_steps:
-        run.accelerator.print(f"stopped at step {last_step} and saved: the same command with --resume goes on")
-    elif run.accelerator.is_main_process:
-        print(f"the trained model is in {export(run)}")
+    with ending_clearly(run, save, SampleError, WorkerLostError):
+        train(run)
+        if run.step < settings.max_steps:
+            run.accelerator.print(f"stopped at step {run.step} and saved: the same command with --resume goes on")
+        elif run.accelerator.is_main_process:
+            write_curves(settings.output)
+            with checkpoints.written_whole(settings.output / "model") as folder:
+                export(run, folder)
+            print(f"the trained model is in {settings.output / 'model'}")
     run.accelerator.end_training()
 
 
-def parse_arguments() -> tuple[Settings, bool]:
-    """Settings of the command line, and whether to resume."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="YAML file with settings")
-    parser.add_argument("--output", type=Path, help="folder of the run")
-    parser.add_argument("--max-steps", type=int, help="how many steps the whole run has")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the output folder")
-    parser.add_argument("changes", nargs="*", metavar="key=value", help="settings that differ from the file")
-    arguments = parser.parse_intermixed_args()
-    given = {"output": arguments.output, "max_steps": arguments.max_steps}
-    words = [*arguments.changes, *(f"{name}={value}" for name, value in given.items() if value is not None)]
-    return load_settings(Settings, arguments.config, words), arguments.resume
-
-
 def prepare(settings: Settings, is_resumed: bool) -> Run:
-    """Accelerator, data, heads, model, optimizer; then what a checkpoint knows."""
-    accelerator = Accelerator(
-        mixed_precision=settings.mixed_precision,
-        # A batch asks only some kinds of queries, so some parameters have no gradient.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
-    rank, world_size = accelerator.process_index, accelerator.num_processes
-    check_processes(world_size, settings.batch_size)
-    newest = find_start(settings.output, is_resumed)
+    """Accelerator, data, model, heads, optimizer; then what a checkpoint knows."""
+    launch.check_shares(settings.mix, [source.weight for source in settings.sources])
+    tracker = choose_tracker(settings.tracker)
+    accelerator = launch.start_accelerator(settings.output, settings.mixed_precision, tracker, settings.timeout)
+    per_pass = launch.check_processes(accelerator.num_processes, settings.batch_size, settings.accumulate)
+    newest = launch.find_start(settings.output, is_resumed)
 
-    table = None if settings.vocabulary is None else Vocabulary.load(settings.vocabulary)
-    build = functools.partial(build_source, is_known=table and table.knows, unknown=settings.unknown_names)
+    table = find_vocabulary(settings.vocabulary, settings.start_from)
+    is_known = None if table is None or settings.unknown_names == "new" else table.knows
+    build = functools.partial(build_source, is_known=is_known, unknown=settings.unknown_names)
     sources = [build(source) for source in settings.sources]
-    held_out = [build(part.source) for part in settings.evaluation]
-    parts = mix_parts(settings.mix, list(zip(settings.sources, sources, strict=True)), settings.transform)
-    tasks = {part.name: (part.task, *(t for t in settings.alongside if t in part.source.tasks)) for part in parts}
+    held_out = [build(entry.source) for entry in settings.evaluation]
+    for entry, source in zip(settings.evaluation, held_out, strict=True):
+        launch.check_held_out(entry.task, entry.prompts, source)
+    mix = {task: share for task, share in settings.mix.items() if share}
+    parts = mix_parts(mix, list(zip(settings.sources, sources, strict=True)), settings.transform)
     stream = MixedStream(
         parts,
-        batch_size=settings.batch_size // world_size,
+        batch_size=per_pass,
         collate=functools.partial(collate, mean=settings.mean, std=settings.std, size=settings.transform.size),
         seed=settings.seed,
-        rank=rank,
-        world_size=world_size,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
         num_workers=settings.num_workers,
+        accumulate=settings.accumulate,
     )
 
     torch.manual_seed(settings.seed)
-    model = build_model(settings, {source.label_space.name: source.label_space for source in sources})
+    spaces = [source.label_space for source in (*sources, *held_out)]
+    start = start_model(
+        spaces[: len(sources)],
+        default_task=next(iter(mix)),
+        options=settings.model,
+        start_from=settings.start_from,
+        backbone_weights=settings.backbone_weights,
+        frozen=settings.frozen,
+    )
+    model = start.model.to(memory_format=torch.channels_last) if settings.channels_last else start.model
+    average = None if settings.ema_decay is None else weight_average(model, settings.ema_decay)
     optimizer = build_optimizer(model, settings.optimizer)
-    progress = Progress(0, {})
+    vocabulary = choose_vocabulary(table, spaces, model.config.text_dim, is_extended=settings.unknown_names == "new")
+    progress = checkpoints.Progress(0, {})
     if newest is not None:
-        progress = load_checkpoint(newest, model=model, optimizer=optimizer)
+        progress = checkpoints.load_checkpoint(newest, model=model, optimizer=optimizer, average=average)
         stream.load_state_dict(progress.state["stream"])
-    vocabulary = table or random_vocabulary([s.label_space for s in (*sources, *held_out)], model.config.text_dim)
-    heads = {name: load_head(name) for name in sorted({name for names in tasks.values() for name in names})}
+    launch.check_output(settings.output, model, keep=settings.keep, with_average=average is not None)
+
+    tasks = {part.name: (part.task, *(t for t in settings.alongside if t in part.source.tasks)) for part in parts}
     answers, optimizer = accelerator.prepare(Answers(model), optimizer)
-    loop = (model, answers, optimizer, SegmentationLoss(settings.loss), progress.step)
-    return Run(settings, accelerator, stream, held_out, vocabulary, tasks, heads, *loop)
-
-
-def build_model(settings: Settings, label_spaces: dict[str, LabelSpace]) -> OMGSegModel:
-    """The model at step 0."""
-    spaces = {name: space.to_dict() for name, space in label_spaces.items()}
-    if settings.start_from is not None:
-        model = OMGSegModel.from_pretrained(settings.start_from, label_spaces=spaces, **settings.model)
-    else:
-        config = OMGSegConfig(label_spaces=spaces, default_task=next(iter(settings.mix)), **settings.model)
-        model = OMGSegModel(config)
-    if settings.backbone_weights is not None:
-        load_trunk(model.backbone.trunk, efficientnet_lite_weights(settings.backbone_weights))
-    freeze_parameters(model, settings.frozen)
-    return model.to(memory_format=torch.channels_last) if settings.channels_last else model
-
-
-def train(run: Run) -> int:
-    """The loop. Returns the number of steps that are done: fewer than `max_steps` after SIGTERM."""
-    settings, accelerator, step = run.settings, run.accelerator, run.first_step
-    record = {"settings": settings_to_dict(settings), "environment": describe_environment(Path(__file__).parent)}
-    journal = Journal(settings.output, record, from_step=step, is_silent=not accelerator.is_main_process)
-    bar = tqdm(initial=step, total=settings.max_steps, disable=not accelerator.is_main_process, unit="step")
-    stop, guard, window, batches, is_stopped = StopSignal(), GradientGuard(), Window(), iter(run.stream), False
-    run.answers.train()
-    while step < settings.max_steps and not is_stopped:
-        rate = set_learning_rate(run.optimizer, settings.schedule.factor(step, settings.max_steps))
-        part, losses = compute_losses(run, batches, step)
-        accelerator.backward(losses["loss"])
-        limit = settings.optimizer.max_grad_norm or float("inf")
-        losses["grad_norm"] = accelerator.clip_grad_norm_(run.answers.parameters(), limit)
-        if guard.is_good(losses["grad_norm"], step):
-            run.optimizer.step()
-        run.optimizer.zero_grad()
-
-        step += 1
-        bar.update()
-        window.add(losses)
-        is_stopped = stop.is_set(accelerator.device)
-        is_last = is_stopped or step == settings.max_steps
-        if is_last or step % settings.log_every == 0:
-            means = window.close()
-            bar.set_postfix(loss=f"{means['loss']:.3f}", refresh=False)
-            journal.write(step, part=part, learning_rate=rate, **means)
-        if is_last or step % settings.save_every == 0:
-            save(run, step)
-        if settings.evaluate_every and (step % settings.evaluate_every == 0 or step == settings.max_steps):
-            for figures in measure(run):
-                journal.write(step, **figures)
-                accelerator.print(f"step {step}: {figures}")
-            window.restart()
-    bar.close()
-    return step
-
-
-def compute_losses(run: Run, batches: Iterator[Batch], step: int) -> tuple[str, dict[str, torch.Tensor]]:
-    """Ask every head of the next batch. Returns the part it is from, the weighted sum `loss`, and its parts."""
-    settings, device = run.settings, run.accelerator.device
-    batch = next(batches)
-    # All chance in a step comes from its number: a resumed run needs no state of generators.
-    seed = (settings.seed * 1_000_003 + step) * 1_024 + run.accelerator.process_index
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    pixels, names = batch["pixel_values"].to(device), run.tasks[batch["part"]]
-    ask = functools.partial(
-        make_question,
-        class_embeds=run.vocabulary.class_embeds(batch["label_space"]),
-        size=(pixels.shape[-2], pixels.shape[-1]),
-        generator=generator,
+    if average is not None:
+        average.to(accelerator.device)
+    teacher = Teacher(
+        accelerator,
+        answers,
+        SegmentationLoss(settings.loss),
+        vocabulary,
+        {name: load_head(name) for names in tasks.values() for name in names},
+        tasks,
+        alongside=settings.alongside,
         with_classes=settings.classes_for_prompts,
         correction_share=settings.corrections,
+        seed=settings.seed,
     )
-    questions = [move_question(ask(run.heads[name], batch["annotations"]), device) for name in names]
-    with run.accelerator.autocast():
-        predictions = run.answers(pixels, batch["pixel_mask"].to(device), [question.inputs for question in questions])
-    total, losses = torch.zeros((), device=device), dict[str, torch.Tensor]()
-    for name, question, layers in zip(names, questions, predictions, strict=True):
-        found = run.criterion(layers, question.targets, is_matched=question.is_matched, generator=generator)
-        total = total + (1.0 if name == names[0] else settings.alongside[name]) * found["total"]
-        losses |= {f"{name}/{part}": value.detach() for part, value in found.items() if not part.startswith("layer_")}
-    return batch["part"], {"loss": total, **losses}
+    processor = results.make_processor(model, vocabulary, settings.transform.size, settings.mean, settings.std)
+    record = {"settings": settings_to_dict(settings), "environment": describe_environment(Path(__file__).parent)}
+    journal = Journal(settings.output, record, from_step=progress.step, is_silent=not accelerator.is_main_process)
+    for line in (*start.report, *journal.changes):
+        accelerator.print(line)
+    loop = (model, average, answers, optimizer, teacher, processor, journal, progress.step, progress.state.get("best"))
+    return Run(settings, accelerator, stream, held_out, *loop)
 
 
-def save(run: Run, step: int) -> None:
-    """A checkpoint of the whole run, by the main process."""
+def train(run: Run) -> None:
+    """The loop. It ends before `max_steps` after SIGTERM or Ctrl-C."""
+    settings, accelerator, journal = run.settings, run.accelerator, run.journal
+    accelerator.init_trackers(settings.output.name)
+    bar = tqdm(initial=run.step, total=settings.max_steps, disable=not accelerator.is_main_process, unit="step")
+    guard, clock, batches = launch.GradientGuard(), Clock(), iter(run.stream)
+    limit, latest, is_last = settings.optimizer.max_grad_norm or float("inf"), dict[str, str](), False
+    run.answers.train()
+    with bar, launch.StopSignal() as stop:
+        while run.step < settings.max_steps and not is_last:
+            rate = set_learning_rate(run.optimizer, settings.schedule.factor(run.step, settings.max_steps))
+            with clock.waiting():
+                parts = [next(batches) for _ in range(settings.accumulate)]
+            with launch.memory_advice(run.stream.batch_size, settings.accumulate, settings.transform.size):
+                lessons, losses = run.teacher.prepare(parts, run.step), []
+                for lesson in lessons:
+                    losses.append(run.teacher.losses(lesson))
+                    # Averaged over processes part by part: a parameter may have a gradient in one of them only.
+                    accelerator.backward(losses[-1]["loss"])
+            norm = accelerator.clip_grad_norm_(run.answers.parameters(), limit)
+            if guard.is_good(norm, run.step + 1, lessons):
+                run.optimizer.step()
+                if run.average is not None:
+                    run.average.update_parameters(run.model)
+            run.optimizer.zero_grad()
+
+            run.step += 1
+            metrics = {"part": parts[0]["part"], **sum_losses(losses), "grad_norm": norm.item(), "learning_rate": rate}
+            timing = clock.lap(settings.batch_size)
+            journal.add_step(run.step, {**metrics, **guard.report()}, timing)
+            track(accelerator, run.step, {**metrics, **timing})
+            latest |= {
+                name.removesuffix("/total"): f"{metrics[name]:.2f}" for name in metrics if name.endswith("/total")
+            }
+            bar.set_postfix(latest, refresh=False)
+            bar.update()
+            is_done = run.step == settings.max_steps
+            is_last = stop.is_set(accelerator.device) or is_done
+            if settings.evaluate_every and (is_done or run.step % settings.evaluate_every == 0):
+                evaluate_all(run)
+            if is_last or run.step % settings.save_every == 0:
+                save(run)
+            elif run.step % settings.log_every == 0:
+                journal.flush()
+            clock.restart()
+    accelerator.print(clock.summary())
+
+
+def save(run: Run) -> None:
+    """A checkpoint of the whole run, and all lines up to it, by the main process."""
     if run.accelerator.is_main_process:
-        save_checkpoint(
+        run.journal.flush()
+        checkpoints.save_checkpoint(
             run.settings.output / "checkpoints",
-            Progress(step, {"stream": run.stream.state_dict()}),
+            checkpoints.Progress(run.step, {"stream": run.stream.state_dict(run.step), "best": run.best}),
             model=run.model,
             optimizer=run.optimizer.optimizer,
+            average=run.average,
             keep=run.settings.keep,
         )
-    run.accelerator.wait_for_everyone()
 
 
-def measure(run: Run) -> list[dict[str, Any]]:
-    """The figures of every entry of `evaluation`; each process answers its share of the samples."""
-    found = []
-    pipeline = OMGSegPipeline(model=run.model, processor=make_processor(run), device=run.accelerator.device)
-    for part, source in zip(run.settings.evaluation, run.held_out, strict=True):
-        limit, head = part.num_samples, load_head(part.task)
-        figures = evaluate(PipelineSegmenter(pipeline), head, source, limit=limit, prompts=part.prompts).figures
-        found.append({"held_out": part.source.title, **{f"{part.task}/{k}": round(v, 5) for k, v in figures.items()}})
-    return found
+def evaluate_all(run: Run) -> None:
+    """The figures of every entry of `evaluation`; each process answers its share. The best weights are kept."""
+    model, lines = run.model if run.average is None else run.average.module, []
+    segmenter = PipelineSegmenter(OMGSegPipeline(model=model, processor=run.processor, device=run.accelerator.device))
+    for entry, source in zip(run.settings.evaluation, run.held_out, strict=True):
+        title, limit, head = entry.source.title, entry.num_samples, load_head(entry.task)
+        found = evaluate(segmenter, head, source, limit=limit, prompts=entry.prompts).figures
+        figures = {f"{entry.task}/{name}": round(value, 5) for name, value in found.items()}
+        run.journal.add_evaluation(run.step, {"held_out": title, **figures})
+        track(run.accelerator, run.step, {f"{name}@{title}": value for name, value in figures.items()})
+        run.accelerator.print(f"step {run.step}, {title}: {figures}")
+        lines.append(figures)
+    figure = results.chosen_figure(lines, run.settings.best)
+    if lines and (run.best is None or figure > run.best):
+        run.best = figure
+        if run.accelerator.is_main_process:
+            checkpoints.keep_best(run.settings.output / "best", run.step, figure, functools.partial(export, run))
 
 
-def make_processor(run: Run) -> OMGSegProcessor:
-    """What users will give their pictures to: they come out as large as in training."""
-    settings, side = run.settings, min(run.settings.transform.size)
-    edges = {"shortest_edge": side, "longest_edge": 2 * side}
-    pictures = OMGSegImageProcessor(size=edges, image_mean=list(settings.mean), image_std=list(settings.std))
-    return OMGSegProcessor(pictures, next(iter(run.model.config.label_spaces.values())), run.vocabulary)
-
-
-def export(run: Run) -> Path:
-    """The folder that `from_pretrained` loads: model, processor, vocabulary."""
-    folder = run.settings.output / "model"
-    half = run.settings.half_size_weights  # they are read back as float32: the configuration says so
-    weights = {k: v.half() if half and v.is_floating_point() else v for k, v in run.model.state_dict().items()}
-    run.model.save_pretrained(folder, state_dict=weights)
-    make_processor(run).save_pretrained(folder)
-    return folder
+def export(run: Run, folder: Path) -> None:
+    """Model, processor and vocabulary, for `from_pretrained`."""
+    model = run.model if run.average is None else run.average.module
+    results.export_model(folder, model, run.processor, half_size=run.settings.half_size_weights)
 
 
 if __name__ == "__main__":

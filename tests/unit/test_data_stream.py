@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
+import os
+import signal
 from collections import Counter
 
 import pytest
@@ -11,6 +14,7 @@ import torch
 
 from omg_transformers.data import MixedStream, MixPart, ProceduralScenes, SampleError, TrainTransform, collate, iterate
 from omg_transformers.data.sources import ShuffledOrder
+from omg_transformers.data.stream import WorkerLostError
 
 SCENES = ProceduralScenes((24, 32), seed=1)
 TRANSFORM = TrainTransform((32, 32))
@@ -99,6 +103,53 @@ def test_each_part_gets_its_share():
     assert abs(Counter(stream()._schedule[position][0] for position in range(64))[0] - 48) < 16
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_step_in_parts_sees_what_one_batch_sees(ranks):
+    whole = take(stream(batch_size=4), 6)
+    parts = [
+        take(stream(batch_size=2 // ranks, accumulate=2, rank=rank, world_size=ranks), 12) for rank in range(ranks)
+    ]
+    for step, one in enumerate(whole):
+        found = [batches[2 * step + place] for place in (0, 1) for batches in parts]
+        assert [sample_id for batch in found for sample_id in batch["sample_ids"]] == one["sample_ids"]
+        assert [seed for batch in found for seed in batch["seeds"]] == one["seeds"]
+        assert {batch["part"] for batch in found} == {one["part"]}
+
+
+def test_a_step_of_which_a_part_is_missing_comes_again():
+    stopped = stream(accumulate=2)
+    following = take(stopped, 3)[2]["sample_ids"]
+    assert stopped.state_dict()["position"] == 1
+    resumed = stream(accumulate=2)
+    resumed.load_state_dict(stopped.state_dict())
+    assert take(resumed, 1)[0]["sample_ids"] == following
+
+
+def test_a_stream_may_go_on_with_steps_in_more_parts():
+    one = stream(batch_size=4)
+    take(one, 3)
+    split = stream(batch_size=2, accumulate=2)
+    split.load_state_dict(one.state_dict())
+    following = take(split, 2)
+    assert [name for batch in following for name in batch["sample_ids"]] == take(one, 1)[0]["sample_ids"]
+
+
+def test_every_draw_of_a_sample_has_its_own_seed():
+    seeds = [seed for batch in take(stream(), 8) for seed in batch["seeds"]]
+    assert len(set(seeds)) == len(seeds) == 16
+
+
+def test_a_killed_worker_is_named_and_what_to_do():
+    broken = stream(num_workers=1)
+    batches = iter(broken)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(WorkerLostError, match="lower num_workers, now 1"):
+        for _ in range(50):
+            next(batches)
+
+
 def test_a_far_position_is_the_same_by_walking_and_by_jumping():
     walked, jumped = stream()._schedule, stream()._schedule
     for position in range(1000):
@@ -150,6 +201,7 @@ def test_the_state_of_another_mix_is_refused():
         ({"batch_size": 0}, "batch_size is 0"),
         ({"rank": 2, "world_size": 2}, "rank is 2 of world_size 2"),
         ({"num_workers": -1}, "num_workers is -1"),
+        ({"accumulate": 0}, "accumulate is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"on_error": "hide"}, "on_error is 'hide'"),
     ],

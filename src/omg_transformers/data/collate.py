@@ -23,6 +23,7 @@ class Batch(TypedDict, total=False):
     pixel_values: float32, (B, 3, H, W) or, for clips, (B, T, 3, H, W). pixel_mask: (B, H, W) bool, True = picture.
     annotations: at the padded (H, W); outside the picture everything is void. sizes: (height, width) of each picture.
     part, position, skipped: set by MixedStream (name of the part, number of the batch, messages of left-out samples).
+    seeds: set by MixedStream, per sample what chance in training starts from, however samples are split into batches.
     """
 
     pixel_values: torch.Tensor
@@ -36,6 +37,7 @@ class Batch(TypedDict, total=False):
     part: str
     position: int
     skipped: list[str]
+    seeds: list[int]
 
 
 def collate(

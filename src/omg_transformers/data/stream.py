@@ -27,6 +27,10 @@ _BLOCK = 256
 _MAX_REPLACEMENTS = 10
 
 
+class WorkerLostError(RuntimeError):
+    """A process that makes batches ahead was killed; nothing that was handed out is affected."""
+
+
 class Collate(Protocol):
     """Makes a batch of transformed samples: `functools.partial(collate, mean=..., std=...)`."""
 
@@ -54,6 +58,8 @@ class MixedStream:
     Batch number k is a pure function of (parts, seed, rank, world_size, k): the state is one integer. All ranks draw
     the same part at the same time, and together see what one process with `world_size` times the batch sees. A finite
     source is passed through in a new order each time, none left out; an endless one is read by number from 0.
+    accumulate: so many batches in a row are of one part and make one step; together they see what one batch of
+    `accumulate` times the size sees. The state counts steps.
     num_workers: processes that make batches ahead; worker w makes every num_workers-th, the order stays the same.
     on_error="skip": a bad sample is replaced by another of its source and its message kept in `skipped`.
     """
@@ -68,12 +74,15 @@ class MixedStream:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
+        accumulate: int = 1,
         on_error: OnError = "raise",
     ) -> None:
         check_on_error(on_error)
         _check_parts(parts)
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: expected at least 1 sample per process")
+        if accumulate < 1:
+            raise ValueError(f"accumulate is {accumulate}: expected at least 1 batch per step")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank} of world_size {world_size}: expected 0 <= rank < world_size")
         if seed < 0:
@@ -83,6 +92,7 @@ class MixedStream:
         self.parts = tuple(parts)
         self.batch_size, self.collate, self.seed = batch_size, collate, seed
         self.rank, self.world_size, self.num_workers, self.on_error = rank, world_size, num_workers, on_error
+        self.accumulate = accumulate
         self.position = 0
         self.skipped: list[str] = []
         self._schedule = _Schedule([part.weight for part in parts], seed)
@@ -100,23 +110,29 @@ class MixedStream:
 
     def batch(self, position: int) -> Batch:
         """Batch number `position` of this rank."""
-        number, earlier = self._schedule[position]
+        step, place = divmod(position, self.accumulate)
+        number, earlier = self._schedule[step]
         part = self.parts[number]
-        first = (earlier * self.world_size + self.rank) * self.batch_size
+        first = ((earlier * self.accumulate + place) * self.world_size + self.rank) * self.batch_size
         skipped: list[str] = []
-        samples = [self._sample(number, draw, skipped) for draw in range(first, first + self.batch_size)]
-        batch = self.collate(samples, task=part.task)
+        draws = range(first, first + self.batch_size)
+        batch = self.collate([self._sample(number, draw, skipped) for draw in draws], task=part.task)
         batch["part"], batch["position"], batch["skipped"] = self._name(number), position, skipped
+        batch["seeds"] = [self._seed(number, draw) for draw in draws]
         return batch
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands: JSON-able."""
-        return {"position": self.position, "fingerprint": self._fingerprint()}
+    def state_dict(self, step: int | None = None) -> dict[str, Any]:
+        """Where the stream stands, JSON-able: a step of which not all batches were handed out comes again.
+
+        step: as if so many steps had been handed out.
+        """
+        done = self.position // self.accumulate if step is None else step
+        return {"position": done, "fingerprint": self._fingerprint()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the last batch that was handed out. Raises ValueError when the mix is not the one that was saved.
 
-        The number of processes may change as long as processes times batch size does not.
+        The number of processes may change as long as processes times batch size times `accumulate` does not.
         """
         saved, current = json.loads(state["fingerprint"]), json.loads(self._fingerprint())
         changed = [
@@ -129,12 +145,23 @@ class MixedStream:
                 f"the saved stream is another one: {'; '.join(changed)}. Resume with the same mix, seed and total "
                 "batch size, or start a new stream"
             )
-        self.position = int(state["position"])
+        self.position = int(state["position"]) * self.accumulate
 
     def _batches(self) -> Iterator[Batch]:
         if self.num_workers == 0:
             return (self.batch(position) for position in itertools.count(self.position))
-        return iter(DataLoader(_WorkerBatches(self), batch_size=None, num_workers=self.num_workers))
+        return self._loaded()
+
+    def _loaded(self) -> Iterator[Batch]:
+        try:
+            yield from DataLoader(_WorkerBatches(self), batch_size=None, num_workers=self.num_workers)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise WorkerLostError(
+                f"a process that makes batches has died ({error}). Most often memory ran out: lower num_workers, now "
+                f"{self.num_workers}, or the batch size"
+            ) from error
 
     def _sample(self, number: int, draw: int, skipped: list[str]) -> Sample:
         part = self.parts[number]
@@ -154,6 +181,10 @@ class MixedStream:
             f"{_MAX_REPLACEMENTS} samples in a row of {self._name(number)} are bad; the last: {skipped[-1]}"
         )
 
+    def _seed(self, number: int, draw: int) -> int:
+        """What all chance about one sample may start from, after the transform."""
+        return int(np.random.SeedSequence([self.seed, 7008, number, draw]).generate_state(1, np.uint64)[0] >> 1)
+
     def _replacement(self, number: int, draw: int, attempt: int) -> int:
         num_samples = self.parts[number].source.num_samples
         if num_samples is None:
@@ -167,7 +198,7 @@ class MixedStream:
         return json.dumps(
             {
                 "seed": self.seed,
-                "total_batch_size": self.batch_size * self.world_size,
+                "total_batch_size": self.batch_size * self.world_size * self.accumulate,
                 "parts": [
                     [self._name(number), part.task, part.weight, part.source.num_samples]
                     for number, part in enumerate(self.parts)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# Where random numbers come from: one generator for everything, or one per row.
+Chance: TypeAlias = "torch.Generator | Sequence[torch.Generator] | None"
 
 
 def sample_at_points(maps: Tensor, points: Tensor) -> Tensor:
@@ -36,9 +40,17 @@ def sample_at_points(maps: Tensor, points: Tensor) -> Tensor:
 
 
 def random_points(
-    num_sets: int, num_points: int, *, generator: torch.Generator | None = None, device: torch.device | None = None
+    num_sets: int, num_points: int, *, generator: Chance = None, device: torch.device | None = None
 ) -> Tensor:
-    """Uniform points: (num_sets, num_points, 2) in [0, 1), drawn on the generator's device, then moved to `device`."""
+    """Uniform points: (num_sets, num_points, 2) in [0, 1), drawn on the generator's device, then moved to `device`.
+
+    generator: one for all sets, or one for each.
+    """
+    if isinstance(generator, Sequence):
+        if not generator:
+            return torch.zeros(0, num_points, 2, device=device)
+        drawn = [torch.rand(num_points, 2, generator=own, device=own.device) for own in generator]
+        return torch.stack(drawn).to(device)
     source = generator.device if generator is not None else device
     return torch.rand(num_sets, num_points, 2, generator=generator, device=source).to(device)
 
@@ -50,7 +62,7 @@ def uncertain_points(
     oversample_ratio: float = 3.0,
     importance_ratio: float = 0.75,
     is_unknown: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    generator: Chance = None,
 ) -> Tensor:
     """Points where masks are least certain: (N, num_points, 2) in [0, 1], without gradient (PointRend, sec. 4.3).
 

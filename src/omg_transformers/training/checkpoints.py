@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import nn
 
 _FORMAT = 1
 _NAME = re.compile(r"step_(\d{8})")
-_PROGRESS, _OPTIMIZER, _WEIGHTS = "progress.json", "optimizer.pt", "model.safetensors"
+_PROGRESS, _OPTIMIZER, _WEIGHTS, _AVERAGE = "progress.json", "optimizer.pt", "model.safetensors", "average.safetensors"
 
 
 class SavesPretrained(Protocol):
@@ -43,27 +45,80 @@ def save_checkpoint(
     *,
     model: SavesPretrained,
     optimizer: torch.optim.Optimizer,
+    average: nn.Module | None = None,
     keep: int = 2,
 ) -> Path:
     """Write `folder/step_XXXXXXXX`, then remove all but the newest `keep`. Call it in one process only.
 
-    The folder appears under its name when it is complete; a run that dies while writing leaves only a hidden one.
+    average: the running average of the model's weights. The folder appears under its name when it is complete; a run
+    that dies while writing leaves only a hidden one. Raises OSError when it cannot be written: older ones stay.
     """
     if keep < 1:
         raise ValueError(f"keep is {keep}: at least 1 checkpoint has to be kept")
     target = folder / f"step_{progress.step:08d}"
-    part = folder / f".{target.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    model.save_pretrained(str(part))
-    torch.save(optimizer.state_dict(), part / _OPTIMIZER)
-    content = {"format": _FORMAT, "step": progress.step, "state": progress.state}
-    (part / _PROGRESS).write_text(json.dumps(content, indent=1), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    part.rename(target)
+    with written_whole(target) as part:
+        model.save_pretrained(str(part))
+        torch.save(optimizer.state_dict(), part / _OPTIMIZER)
+        if average is not None:
+            save_file(_shared_once(average.state_dict()), part / _AVERAGE)
+        content = {"format": _FORMAT, "step": progress.step, "state": progress.state}
+        (part / _PROGRESS).write_text(json.dumps(content, indent=1), encoding="utf-8")
     for old in complete_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        _remove(old)
     return target
+
+
+def keep_best(folder: Path, step: int, figure: float, write: Callable[[Path], Any]) -> Path:
+    """Put what `write` writes into a folder at `folder/step_XXXXXXXX`, then remove what was best before."""
+    target = folder / f"step_{step:08d}"
+    with written_whole(target) as part:
+        write(part)
+        (part / "best.json").write_text(json.dumps({"step": step, "figure": figure}), encoding="utf-8")
+    for old in folder.iterdir():
+        if _NAME.fullmatch(old.name) and old != target:
+            _remove(old)
+    return target
+
+
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """A hidden folder that takes the place of `target` when the block has filled it, or vanishes."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        for leftover in (part, *target.parent.glob(".*.old")):  # of a run that was killed here
+            shutil.rmtree(leftover, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        if target.exists():
+            _remove(target)
+        part.rename(target)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, RuntimeError) and not _is_about_files(error):
+            raise
+        number = error.errno if isinstance(error, OSError) else None
+        raise OSError(
+            number,
+            f"{target} could not be written ({error}). Free space there or choose another output; what was complete "
+            "before is untouched: --resume goes on from it",
+        ) from error
+
+
+def _is_about_files(error: RuntimeError) -> bool:
+    # torch.save reports a full disk in these words only.
+    return any(words in str(error) for words in ("PytorchStreamWriter", "unexpected pos", "file write failed"))
+
+
+def _remove(folder: Path) -> None:
+    """Out of sight at once: half a checkpoint must never look like a whole one."""
+    hidden = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _shared_once(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -80,8 +135,10 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load_checkpoint(path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put weights and optimizer state back in place and return where the run stood.
+def load_checkpoint(
+    path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
+) -> Progress:
+    """Put weights, optimizer state and averaged weights back in place and return where the run stood.
 
     Raises ValueError when the folder is not a checkpoint or belongs to another model or optimizer.
     """
@@ -89,6 +146,8 @@ def load_checkpoint(path: Path, *, model: nn.Module, optimizer: torch.optim.Opti
     weights = load_file(path / _WEIGHTS)
     _check_keys(path, weights, model)
     model.load_state_dict(weights)
+    if not (path / _OPTIMIZER).is_file():
+        raise ValueError(f"{path} has no {_OPTIMIZER}: it is no whole checkpoint, resume from another")
     # A pickle can run code; weights_only refuses all but tensors and plain containers.
     state = torch.load(path / _OPTIMIZER, map_location="cpu", weights_only=True)
     try:
@@ -97,6 +156,10 @@ def load_checkpoint(path: Path, *, model: nn.Module, optimizer: torch.optim.Opti
         raise ValueError(
             f"{path / _OPTIMIZER} does not fit this optimizer ({error}): resume with the settings it was saved with"
         ) from error
+    if average is not None:
+        if not (path / _AVERAGE).is_file():
+            raise ValueError(f"{path} has no averaged weights: resume with ema_decay: null, as it was saved")
+        average.load_state_dict(load_file(path / _AVERAGE))
     return Progress(step=int(content["step"]), state=content["state"])
 
 

@@ -7,6 +7,7 @@ import math
 import platform
 import subprocess
 import time
+from contextlib import contextmanager
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -14,65 +15,141 @@ import torch
 import yaml
 from torch import distributed
 
+from omg_transformers.formats.atomic_file import write_bytes
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
+METRICS, TIMING, EVALUATIONS, RECORD = "metrics.jsonl", "timing.jsonl", "evaluations.jsonl", "run.yaml"
+# A share of the time that is worth another process for loading.
+_LONG_WAIT = 0.2
 _PACKAGES = ("omg-transformers", "torch", "torchvision", "transformers", "accelerate", "datasets", "timm", "numpy")
 
 
 class Journal:
-    """A run's folder: `run.yaml` says how to repeat it, `log.jsonl` gets one JSON object per line.
+    """A run's folder. What a resumed run writes again, it writes again the same; times have a file of their own.
 
+    `run.yaml` says how to repeat the run. `metrics.jsonl` has one JSON object per optimiser step: `step`, `loss`, the
+    losses of each task, `grad_norm`, `learning_rate`. `evaluations.jsonl`: figures on held-out samples.
+    `timing.jsonl`: seconds and samples per second of each step, and the share of it spent waiting for data.
     record: all that the run depends on. from_step: on resume, lines of later steps are dropped, as they come again.
     is_silent: write nothing; for all processes but one.
+    changes: lines about settings that differ from those of the steps before `from_step`.
     """
 
     def __init__(self, folder: Path, record: Mapping[str, Any], *, from_step: int = 0, is_silent: bool = False) -> None:
-        self.file, self.is_silent = folder / "log.jsonl", is_silent
+        self.folder, self.is_silent = folder, is_silent
+        self.changes: list[str] = []
+        self._pending: list[tuple[str, str]] = []
         if is_silent:
             return
+        if from_step:
+            self.changes = _changed_settings(folder / RECORD, record.get("settings", {}))
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / "run.yaml", yaml.safe_dump(dict(record), sort_keys=False))
-        _replace(self.file, "".join(line for line in _lines(self.file) if _step(line) <= from_step))
+        for name in (METRICS, TIMING, EVALUATIONS):
+            kept = [line for line in _lines(folder / name) if _step(line) <= from_step]
+            if kept or (folder / name).exists():
+                write_bytes(folder / name, "".join(kept).encode())
+        write_bytes(folder / RECORD, yaml.safe_dump(dict(record), sort_keys=False).encode())
 
-    def write(self, step: int, **values: Any) -> None:
-        """One line. Numbers that JSON cannot hold (NaN, infinity) become null."""
-        if self.is_silent:
-            return
-        record = {"step": step, **{name: _jsonable(value) for name, value in values.items()}}
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
+    def add_step(self, step: int, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
+        """One line of metrics and one of times; they reach the files with the next `flush`."""
+        self._add(METRICS, step, metrics)
+        self._add(TIMING, step, timing)
+
+    def add_evaluation(self, step: int, figures: Mapping[str, Any]) -> None:
+        """One line of figures."""
+        self._add(EVALUATIONS, step, figures)
+
+    def flush(self) -> None:
+        """Write what was added."""
+        for name in dict.fromkeys(name for name, _ in self._pending):
+            text = "".join(line for owner, line in self._pending if owner == name)
+            with (self.folder / name).open("a", encoding="utf-8") as stream:
+                stream.write(text)
+        self._pending = []
+
+    def _add(self, name: str, step: int, values: Mapping[str, Any]) -> None:
+        if not self.is_silent:
+            self._pending.append((name, json.dumps(_jsonable({"step": step, **values})) + "\n"))
 
 
-class Window:
-    """Losses of the steps since the last line of the journal."""
+class Clock:
+    """How long steps take, and how much of that the model waits for data."""
 
     def __init__(self) -> None:
-        self._losses: list[dict[str, Tensor]] = []
-        self._started = time.monotonic()
+        self._started, self._waited = time.monotonic(), 0.0
+        self._samples, self._seconds, self._idle = 0, 0.0, 0.0
 
     def restart(self) -> None:
-        """Forget all, and start the clock."""
-        self._losses, self._started = [], time.monotonic()
+        """What happened since the last lap belongs to no step."""
+        self._started, self._waited = time.monotonic(), 0.0
 
-    def add(self, losses: dict[str, Tensor]) -> None:
-        """Losses of one step, by name; not every step has every name."""
-        self._losses.append({name: value.detach() for name, value in losses.items()})
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what waits for data."""
+        began = time.monotonic()
+        yield
+        self._waited += time.monotonic() - began
 
-    def close(self) -> dict[str, float]:
-        """Means by name, each over the steps that have the name and over processes; `seconds` per step. Restarts."""
-        seconds = (time.monotonic() - self._started) / max(len(self._losses), 1)
-        names = sorted({name for values in self._losses for name in values})
-        steps = [[values[name].float() for values in self._losses if name in values] for name in names]
-        means = torch.stack([torch.stack(values).mean() for values in steps])
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(means)
-            means /= distributed.get_world_size()
+    def lap(self, num_samples: int) -> dict[str, float]:
+        """`seconds` of this step, its `samples_per_second`, and the share `waiting` for data."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        found = {
+            "seconds": round(seconds, 4),
+            "samples_per_second": round(num_samples / seconds, 3),
+            "waiting": round(self._waited / seconds, 4),
+        }
+        self._samples, self._seconds, self._idle = (
+            self._samples + num_samples,
+            self._seconds + seconds,
+            self._idle + self._waited,
+        )
         self.restart()
-        return {**dict(zip(names, means.tolist(), strict=True)), "seconds": round(seconds, 4)}
+        return found
+
+    def summary(self) -> str:
+        """A line about all laps."""
+        share = self._idle / max(self._seconds, 1e-9)
+        advice = "; raise num_workers to wait less" if share > _LONG_WAIT else ""
+        return (
+            f"{self._samples / max(self._seconds, 1e-9):.1f} samples per second, "
+            f"{share:.0%} of the time spent waiting for data{advice}"
+        )
+
+
+def sum_losses(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """Losses of the parts of a step, summed by name and averaged over processes. All processes must call it."""
+    names = sorted({name for part in parts for name in part})
+    sums = torch.stack([torch.stack([part[name].float() for part in parts if name in part]).sum() for name in names])
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(sums)
+        sums /= distributed.get_world_size()
+    return dict(zip(names, sums.tolist(), strict=True))
+
+
+def _changed_settings(file: Path, settings: Mapping[str, Any]) -> list[str]:
+    if not file.is_file():
+        return []
+    old = yaml.safe_load(file.read_text(encoding="utf-8"))
+    before, now = (dict(_flat("", values)) for values in ((old or {}).get("settings", {}), settings))
+    names = dict.fromkeys([*before, *now])
+    return [
+        f"not exactly the same run: {name} was {before.get(name)} and is {now.get(name)}"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _flat(prefix: str, values: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(values, dict):
+        for name, value in values.items():
+            yield from _flat(f"{prefix}.{name}" if prefix else str(name), value)
+    else:
+        yield prefix, values
 
 
 def read_journal(file: Path) -> list[dict[str, Any]]:
@@ -91,12 +168,6 @@ def describe_environment(folder: Path) -> dict[str, Any]:
     }
 
 
-def _replace(file: Path, text: str) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
-
-
 def _lines(file: Path) -> list[str]:
     if not file.exists():
         return []
@@ -109,6 +180,7 @@ def _step(line: str) -> int:
 
 
 def _jsonable(value: Any) -> Any:
+    """Numbers that JSON cannot hold (NaN, infinity) become null."""
     if isinstance(value, dict):
         return {name: _jsonable(item) for name, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import distributed
 from torch.nn import functional as F
 
 from omg_transformers.ops.points import random_points, sample_at_points, uncertain_points
 from omg_transformers.training.loss_settings import FixedChoices, LossSettings
 from omg_transformers.training.mask_targets import MaskTargets, tall
 from omg_transformers.training.matcher import assign, class_costs, mask_costs
+from omg_transformers.training.normalisers import Normalisers, count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
+    from omg_transformers.ops.points import Chance
     from omg_transformers.structures import QueryOutput, QueryTargets
 
 
@@ -40,13 +40,6 @@ class _View:
     known: Tensor | None  # (B, P)
 
 
-@dataclass(frozen=True, slots=True)
-class _Normalisers:
-    masks: Tensor
-    classes: Tensor
-    quality: Tensor
-
-
 class SegmentationLoss:
     """Weighted losses by name and their sum, `total`; the last layer's names are bare, earlier ones have `layer_i/`.
 
@@ -63,13 +56,15 @@ class SegmentationLoss:
         targets: Sequence[QueryTargets],
         *,
         is_matched: bool = True,
-        generator: torch.Generator | None = None,
+        generator: Chance = None,
         choices: FixedChoices | None = None,
+        normalisers: Normalisers | None = None,
     ) -> dict[str, Tensor]:
         """All losses, each a scalar that already carries its weight.
 
         predictions: one per decoder layer, coarse first, the last one last. is_matched: queries are matched to targets;
-        False: query i answers target i. generator: draws the points.
+        False: query i answers target i. generator: draws the points; one per sample: they do not depend on the rest of
+        the batch. normalisers: of the step that this is a part of; None: this is all of it.
         """
         _check(predictions, targets, is_matched)
         predictions = [_in_float32(layer) for layer in predictions]
@@ -77,7 +72,8 @@ class SegmentationLoss:
         _check_labels(masks.labels, predictions[-1].class_logits)
         views = self.views(predictions, masks, is_matched=is_matched, generator=generator, choices=choices)
         pairs = self.match(predictions, masks, views) if is_matched else [_one_to_one(masks)] * len(predictions)
-        normalisers = self._normalisers(predictions, masks, pairs, is_matched)
+        if normalisers is None:
+            normalisers = self._normalisers(predictions, masks, pairs, is_matched)
         losses: dict[str, Tensor] = {}
         for index, layer in enumerate(predictions):
             prefix = "" if index == len(predictions) - 1 else f"layer_{index}/"
@@ -130,7 +126,7 @@ class SegmentationLoss:
         masks: MaskTargets,
         *,
         is_matched: bool = True,
-        generator: torch.Generator | None = None,
+        generator: Chance = None,
         choices: FixedChoices | None = None,
     ) -> list[_View | None]:
         """Predicted and true masks of every layer at the places where they are compared for matching and quality."""
@@ -170,25 +166,18 @@ class SegmentationLoss:
 
     def _normalisers(
         self, predictions: Sequence[QueryOutput], masks: MaskTargets, pairs: Sequence[Pairs], is_matched: bool
-    ) -> _Normalisers:
-        """Numbers the sums are divided by: mean over layers and processes, at least 1."""
-        num_layers, num_pairs = len(pairs), len(pairs[0].rows)
+    ) -> Normalisers:
         batch, num_queries = predictions[0].mask_logits.shape[:2]
-        unmatched = self.settings.no_object_weight * (batch * num_queries - num_pairs)
-        labelled = torch.stack([(masks.labels[layer.rows] >= 0).sum() for layer in pairs]).sum() / num_layers
-        num_masks = float(num_pairs)
-        if self.settings.follow_original:
-            # The original counts label -1 as class 0, and prompts of one picture only (OFFICIAL: defects 9 and 11).
-            labelled = torch.full_like(labelled, num_pairs)
-            num_masks = num_masks if is_matched else num_masks / batch
-        sums = torch.stack(
-            [labelled.new_tensor(num_masks), labelled + unmatched, labelled.new_tensor(num_pairs + unmatched)]
-        ).float()
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(sums)
-            sums /= distributed.get_world_size()
-        num_masks_mean, classes, quality = sums.clamp(min=1.0).unbind()
-        return _Normalisers(num_masks_mean, classes, classes if self.settings.follow_original else quality)
+        labelled = torch.stack([(masks.labels[layer.rows] >= 0).sum() for layer in pairs]).sum() / len(pairs)
+        counts = count(
+            len(pairs[0].rows),
+            labelled,
+            batch=batch,
+            num_queries=num_queries,
+            is_matched=is_matched,
+            settings=self.settings,
+        )
+        return Normalisers.shared(counts, self.settings)
 
     def _class_and_quality(
         self,
@@ -196,7 +185,7 @@ class SegmentationLoss:
         masks: MaskTargets,
         pairs: Pairs,
         view: _View | None,
-        normalisers: _Normalisers,
+        normalisers: Normalisers,
         is_matched: bool,
     ) -> dict[str, Tensor]:
         losses = {}
@@ -240,8 +229,8 @@ class SegmentationLoss:
         masks: MaskTargets,
         pairs: Pairs,
         view: _View | None,
-        normalisers: _Normalisers,
-        generator: torch.Generator | None,
+        normalisers: Normalisers,
+        generator: Chance,
         points: Tensor | None,
     ) -> dict[str, Tensor]:
         chosen = layer.mask_logits[pairs.samples, pairs.queries]
@@ -271,7 +260,7 @@ class SegmentationLoss:
         chosen: Tensor,
         masks: MaskTargets,
         pairs: Pairs,
-        generator: torch.Generator | None,
+        generator: Chance,
         points: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         size = (chosen.shape[-2], chosen.shape[-1])
@@ -290,9 +279,11 @@ class SegmentationLoss:
         masks: MaskTargets,
         pairs: Pairs,
         size: tuple[int, int],
-        generator: torch.Generator | None,
+        generator: Chance,
     ) -> Tensor:
         dead = masks.dead_cells(size)
+        if isinstance(generator, Sequence):
+            generator = [generator[sample] for sample in pairs.samples.tolist()]
         return uncertain_points(
             maps,
             self.settings.num_points,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +94,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
     return max(float(group["lr"]) for group in optimizer.param_groups)
+
+
+def weight_average(model: nn.Module, decay: float) -> AveragedModel:
+    """A running average of the model's weights, in its attribute `module`; `update_parameters(model)` after each step.
+
+    The first update copies the weights, later ones keep a share `decay` of the average. Buffers are copied.
+    """
+    if not 0.0 < decay < 1.0:
+        raise ValueError(f"ema_decay is {decay}: expected a share between 0 and 1, such as 0.999, or null for none")
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:

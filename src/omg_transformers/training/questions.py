@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from omg_transformers.plugins.contract import CorrectsAnswers, MakesQueryInputs
+from omg_transformers.structures import NO_PROMPT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from omg_transformers.model import OMGSegModel
     from omg_transformers.plugins.contract import TaskHead
     from omg_transformers.structures import Annotation, QueryOutput, QueryTargets
+
+
+_PROMPTS = {"input_points", "input_labels", "input_boxes", "input_masks"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +45,15 @@ def make_question(
     class_embeds: Tensor | None,
     size: tuple[int, int],
     generator: torch.Generator,
+    sample_generators: Sequence[torch.Generator] | None = None,
     with_classes: bool = False,
     correction_share: float = 0.0,
 ) -> Question:
     """What `head` asks about clips whose annotations are at the padded input `size`.
 
-    with_classes: teach the names of segments also through a head that does not use them. correction_share: how often
-    a head that can correct answers asks a second time.
+    sample_generators: one per clip; questions then do not depend on what else is in the batch, and `generator` decides
+    only what holds for a whole step. with_classes: teach the names of segments also through a head that does not use
+    them. correction_share: how often a head that can correct answers asks a second time.
     Raises TypeError for a head whose query type is not "learned" and that cannot make query inputs.
     """
     targets = [head.targets(annotation) for annotation in annotations]
@@ -55,11 +61,17 @@ def make_question(
     if head.spec.has_classes or with_classes:
         inputs["class_embeds"] = class_embeds
     if isinstance(head, MakesQueryInputs):
-        inputs["query_inputs"], targets = head.query_inputs(targets, size=size, generator=generator)
+        groups = [targets] if sample_generators is None else [[target] for target in targets]
+        generators = [generator] if sample_generators is None else sample_generators
+        asked = [
+            _Asked(*head.query_inputs(group, size=size, generator=own), own)
+            for group, own in zip(groups, generators, strict=True)
+        ]
+        inputs["query_inputs"] = join_query_inputs([part.inputs for part in asked])
         asks_again = correction_share > 0 and float(torch.rand((), generator=generator)) < correction_share
         if asks_again and isinstance(head, CorrectsAnswers):
-            inputs["follow_up"] = functools.partial(_correct, head, inputs["query_inputs"], targets, generator)
-        return Question(inputs, targets, is_matched=False)
+            inputs["follow_up"] = functools.partial(_correct, head, asked)
+        return Question(inputs, [target for part in asked for target in part.targets], is_matched=False)
     if head.spec.query_type != "learned":
         raise TypeError(
             f"head {head.spec.name!r} asks {head.spec.query_type!r} queries but has no `query_inputs`: it cannot be "
@@ -68,17 +80,57 @@ def make_question(
     return Question(inputs, targets, is_matched=True)
 
 
-def _correct(
-    head: CorrectsAnswers,
-    inputs: Mapping[str, Tensor],
-    targets: Sequence[QueryTargets],
-    generator: torch.Generator,
-    output: QueryOutput,
-) -> dict[str, Tensor]:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a head asked about some clips of a batch."""
+
+    inputs: dict[str, Tensor]
+    targets: list[QueryTargets]
+    generator: torch.Generator
+
+
+def _correct(head: CorrectsAnswers, asked: Sequence[_Asked], output: QueryOutput) -> dict[str, Tensor]:
+    answers = [output] if len(asked) == 1 else [output.select(index) for index in range(len(output))]
+    said = [
+        head.corrections(part.inputs, part.targets, answer, generator=part.generator)
+        for part, answer in zip(asked, answers, strict=True)
+    ]
     device = output.mask_logits.device
-    return {
-        name: value.to(device) for name, value in head.corrections(inputs, targets, output, generator=generator).items()
-    }
+    return {name: value.to(device) for name, value in join_query_inputs(said).items()}
+
+
+def join_query_inputs(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Query inputs of several clips as one batch. Clips may be asked by different prompts: places stay empty.
+
+    Raises ValueError for different numbers of questions, and for different inputs that are no prompts.
+    """
+    counts = sorted({value.shape[1] for part in parts for value in part.values()})
+    if len(counts) > 1:
+        raise ValueError(f"query_inputs asks {counts} questions about clips of one batch: it must be one number")
+    if len({frozenset(part) for part in parts}) > 1:
+        parts = [_with_labels(part) for part in parts]
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: _joined(name, [part.get(name) for part in parts]) for name in names}
+
+
+def _with_labels(part: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Points without labels are inside; beside clips without points that must be said."""
+    strangers = sorted(set(part) - _PROMPTS)
+    if strangers:
+        raise ValueError(f"query_inputs gives {', '.join(strangers)} for some clips of a batch only: give it for all")
+    if "input_points" not in part or "input_labels" in part:
+        return part
+    return {**part, "input_labels": torch.ones(part["input_points"].shape[:-1], dtype=torch.long)}
+
+
+def _joined(name: str, values: Sequence[Tensor | None]) -> Tensor:
+    given = next(value for value in values if value is not None)
+    blank = 0.0 if name == "input_masks" else NO_PROMPT
+    rows = [given.new_full((1, *given.shape[1:]), blank) if value is None else value for value in values]
+    if name in ("input_points", "input_labels"):  # not everyone clicks equally often
+        most = max(row.shape[2] for row in rows)
+        rows = [torch.cat([r, r.new_full((*r.shape[:2], most - r.shape[2], *r.shape[3:]), blank)], 2) for r in rows]
+    return torch.cat(rows)
 
 
 def move_question(question: Question, device: torch.device) -> Question:
