@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -152,11 +153,10 @@ def _tracks_by_video(content: dict[str, Any], json_path: Path) -> dict[Any, list
                 f"{json_path}: annotation {row['id']} belongs to video {row['video_id']}, which `videos` does not list"
             )
         tracks.setdefault(row["video_id"], []).append(row)
-    twice = [
-        row["id"] for rows in tracks.values() for row in rows if sum(row["id"] == other["id"] for other in rows) > 1
-    ]
-    if twice:
-        raise ValueError(f"{json_path}: the annotation ids {listed(sorted(set(twice)))} occur twice in one video")
+    for video, rows in tracks.items():
+        twice = [number for number, count in Counter(row["id"] for row in rows).items() if count > 1]
+        if twice:
+            raise ValueError(f"{json_path}: the annotation ids {listed(sorted(twice))} occur twice in video {video}")
     return tracks
 
 
