@@ -177,3 +177,91 @@ def test_impossible_options_are_refused(options, message):
 def test_an_evaluation_side_below_one_pixel_is_refused():
     with pytest.raises(ValueError, match="shortest_side is 0"):
         EvalTransform(shortest_side=0)
+
+
+def test_frames_of_a_clip_may_have_windows_of_their_own_which_their_masks_follow():
+    transform = replace(PLAIN, scale=(1.5, 1.5), shares_window=False)
+    sample = blob_sample(num_frames=1)
+    still = replace(
+        sample,
+        frames=sample.frames * 3,
+        annotation=replace(
+            sample.annotation,
+            segments=(Segment(0, sample.annotation.segments[0].masks * 3, 1),),
+            void=sample.annotation.void * 3,
+        ),
+    )
+    result = transform(still, np.random.default_rng(1))
+    assert {frame.shape for frame in result.frames} == {(*result.annotation.size, 3)}
+    assert min(agreement(result, frame) for frame in range(3)) > 0.98
+    assert not np.array_equal(result.frames[0], result.frames[1])
+    assert result.annotation.segments[0].track_id == 1
+
+
+def test_a_still_clip_that_shares_its_window_stands_still():
+    sample = ProceduralScenes((60, 80), seed=1).sample(0)
+    still = replace(
+        sample, frames=sample.frames * 2, annotation=replace(sample.annotation, segments=(), void=(None,) * 2)
+    )
+    result = TrainTransform((32, 32), scale=(1.5, 1.5))(still, np.random.default_rng(1))
+    assert np.array_equal(*result.frames)
+
+
+def test_windows_of_a_still_clip_are_mirrored_together():
+    scenes = ProceduralScenes((40, 40), num_objects=(0, 0), seed=1)
+    sample = scenes.sample(0)
+    ramp = np.zeros((40, 40, 3), np.uint8)
+    ramp[:] = np.arange(40, dtype=np.uint8)[None, :, None] * 6
+    still = replace(sample, frames=(ramp,) * 2, annotation=replace(sample.annotation, segments=(), void=(None,) * 2))
+    transform = TrainTransform((24, 24), scale=(1.6, 1.6), color_jitter=0, shares_window=False)
+    for seed in range(8):
+        first, second = transform(still, np.random.default_rng(seed)).frames
+        assert (first[0, -1, 0] > first[0, 0, 0]) == (second[0, -1, 0] > second[0, 0, 0])
+
+
+@pytest.mark.parametrize("source_size", [(480, 640), (640, 480), (360, 1240), (1240, 360), (736, 1280), (1280, 736)])
+@pytest.mark.parametrize("ratio", [0.1, 0.8, 2.0])
+def test_sizes_of_the_original_can_be_expressed(source_size, ratio):
+    """Its resize fits the longer side into 1280 * ratio and the shorter into 736 * ratio, then cuts out 736 x 1280."""
+    transform = TrainTransform((736, 1280), scale=(ratio, ratio), draw="uniform", turns=True, color_jitter=0)
+    factor = min(1280 * ratio / max(source_size), 736 * ratio / min(source_size))
+    expected = tuple(min(side, round(length * factor)) for side, length in zip((736, 1280), source_size, strict=True))
+    frame = np.zeros((*source_size, 3), np.uint8)
+    sample = Sample("grey", (frame,), Annotation(source_size, (True,), ()), SPACE, ("panoptic",))
+    assert transform(sample, np.random.default_rng(0)).annotation.size == expected
+
+
+def test_an_upright_picture_stays_smaller_unless_the_size_turns():
+    sample = blob_sample((120, 60))
+    sizes = [
+        replace(PLAIN, size=(60, 120), scale=(1, 1), turns=turns)(sample, np.random.default_rng(0)).annotation.size
+        for turns in (False, True)
+    ]
+    assert sizes == [(60, 30), (60, 60)]
+
+
+@pytest.mark.parametrize(("draw", "share"), [("uniform", 0.5 / 1.9), ("log_uniform", np.log(6) / np.log(20))])
+def test_scales_are_drawn_as_asked(draw, share):
+    """What comes below 0.6 of the range (0.1, 2.0)."""
+    transform = TrainTransform((20, 20), scale=(0.1, 2.0), draw=draw, color_jitter=0)
+    sample = Sample("grey", (np.zeros((20, 20, 3), np.uint8),), Annotation((20, 20), (True,), ()), SPACE, ("panoptic",))
+    rng = np.random.default_rng(0)
+    sizes = [transform(sample, rng).annotation.size[0] for _ in range(800)]
+    assert np.mean(np.array(sizes) < 12) == pytest.approx(share, abs=0.06)
+
+
+def test_an_unknown_draw_is_refused():
+    with pytest.raises(ValueError, match="draw is 'normal': expected 'log_uniform' or 'uniform'"):
+        TrainTransform(draw="normal")
+
+
+def test_a_repeated_picture_is_decoded_once(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (20, 10)).save(path)
+    opened = []
+    real_open = Image.open
+    monkeypatch.setattr(Image, "open", lambda *words, **named: opened.append(words) or real_open(*words, **named))
+    annotation = Annotation((10, 20), (True,), (), (None, None))
+    sample = Sample("still", (path, path), annotation, SPACE, ("panoptic",))
+    assert len(EvalTransform()(sample).frames) == 2
+    assert len(opened) == 1
