@@ -137,6 +137,13 @@ def test_layouts_of_tools_are_found(tmp_path, json_path, pictures, split):
     assert len(list(open_layout("coco_instances", tmp_path))) == 1
 
 
+def test_a_file_of_videos_is_not_taken_for_one_of_pictures(tmp_path):
+    path = tmp_path / "annotations" / "instances_train.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"videos": [], "images": [], "annotations": [{"segmentations": []}], "categories": []}))
+    assert "coco_instances" not in [found.layout.name for found in detect_layouts(tmp_path)]
+
+
 def test_json_and_pictures_may_be_named(tmp_path):
     write(tmp_path, {"segmentation": [SQUARE]}, json_path="odd/file.txt", pictures="somewhere/else")
     assert only_segment(tmp_path, "mine", json="odd/file.txt", pictures="somewhere/else").category_id == 0
@@ -156,6 +163,11 @@ def test_opening_decodes_no_mask_and_opens_no_picture(tmp_path):
 
 
 # -- bad input
+
+
+def test_a_split_without_masks_is_not_detected_but_opens(tmp_path):
+    assert detect_layouts(write(tmp_path)) == []
+    assert read_coco_instances(tmp_path, "tiny").num_samples == 1
 
 
 def test_a_missing_split_is_answered_with_those_there_are(tmp_path):

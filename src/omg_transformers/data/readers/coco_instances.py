@@ -50,7 +50,7 @@ def read_coco_instances(
     content = read_object(path, ("images", "annotations", "categories"), title="COCO instances")
     if pictures is None:
         names = [str(picture.get("file_name", "")) for picture in content["images"][:3]]
-        place = next(_picture_folders(folder, path, split, names), None)
+        place = next(_picture_folders(folder, path, split, names), None if names else folder)
         if place is None:
             tried = ", ".join(str(place) for place in dict.fromkeys(_candidates(folder, path, split)))
             raise ValueError(f"no picture of {path}, such as {names[:1]}, is in {tried}: say where with pictures=...")
@@ -71,7 +71,10 @@ def read_coco_instances(
 def find_splits(root: Path) -> tuple[str, ...]:
     """Splits whose JSON has masks and whose first picture is there."""
     return tuple(
-        split for split, path in _files(root).items() if next(_picture_folders(root, path, split, _first(path)), None)
+        split
+        for split, path in _files(root).items()
+        # Files of video sets have "segmentations" under the same names.
+        if mentions(path, '"segmentation"') and next(_picture_folders(root, path, split, _first(path)), None)
     )
 
 
@@ -193,14 +196,12 @@ def _candidates(root: Path, path: Path, split: str) -> Iterator[Path]:
 
 
 def _picture_folders(root: Path, path: Path, split: str, names: Sequence[str]) -> Iterator[Path]:
-    """Folders that hold one of the named pictures, under the whole name or its last part; any without names."""
+    """Folders that hold one of the named pictures, under the whole name or its last part."""
     plain = [name.replace("\\\\", "/").replace("\\", "/") for name in names]
     for shorten in (False, True):
         for folder in _candidates(root, path, split):
             if any((folder / (Path(name).name if shorten else name)).is_file() for name in plain if name):
                 yield folder
-    if not names:
-        yield root
 
 
 def _existing(path: Path, otherwise: Path) -> Path:
