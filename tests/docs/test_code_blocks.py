@@ -28,7 +28,7 @@ NUM_BLOCKS = {
     "docs/labels.md": {"python": 3},
     "docs/metrics.md": {"bash": 1, "python": 1},
     "docs/prompts.md": {"python": 2},
-    "docs/video.md": {"python": 3},
+    "docs/video.md": {"python": 4},
     "docs/training.md": {"bash": 4, "python": 1, "yaml": 1},
 }
 DISPLAYED_ONLY = {"text", "toml", "mermaid"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -298,6 +299,18 @@ def test_a_youtube_vis_track_has_a_mask_or_null_for_every_frame(tmp_path):
     assert tracks[1]["category_id"] == SPACE.dataset_ids[0]
     assert tracks[7]["score"] == pytest.approx(0.57)
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_a_youtube_vis_track_has_its_mean_score_and_its_most_frequent_class(tmp_path):
+    space = LabelSpace.from_names(["person", "dog"], things=["person", "dog"])
+    results = YoutubeVisResults(tmp_path / "r.json", "v", space)
+    for position, (label, score) in enumerate([(1, 0.9), (0, 0.4), (1, 0.5)]):
+        segments = frame_segments({1: (0, 5)}, {1: label})
+        results.add(2 * position, dataclasses.replace(segments, scores=torch.tensor([score])))
+    results.close(9)
+    (track,) = json.loads((tmp_path / "r.json").read_text())
+    assert track["score"] == pytest.approx(0.6)
+    assert track["category_id"] == space.dataset_ids[1]
 
 
 def test_an_empty_video_gives_valid_files(tmp_path):

@@ -130,6 +130,70 @@ class TestStream:
         assert all(int(top[query]) in found for query, found in labels.items())
 
 
+def best_ids(segments):
+    """Query -> id of the first, surest segment that it shows."""
+    rows = zip(segments.info["queries"].tolist(), segments.ids.tolist(), strict=True)
+    return dict(reversed(list(rows)))
+
+
+class TestNames:
+    def test_later_frames_speak_of_the_new_names_and_objects_keep_their_ids(self, make_session):
+        frames = [video_of(1)[0]] * 4
+        session = make_session("video_instance")
+        stream = session.stream(frames)
+        before = [next(stream) for _ in range(2)][-1].segments
+        assert session.set_labels(["grass", "cat"]) == 2
+        assert session.label_space.names == ("grass", "cat")
+        after = [result.segments for result in stream]
+        (fresh,) = make_session("video_instance", labels=["grass", "cat"]).stream(frames[:1])
+        owners = best_ids(before)
+        kept = [query for query in after[0].info["queries"].tolist() if query in owners]
+        assert kept
+        for segments in after:
+            assert segments.labels.tolist() == fresh.segments.labels.tolist()
+            torch.testing.assert_close(segments.scores, fresh.segments.scores)
+            found = best_ids(segments)
+            assert [found[query] for query in kept] == [owners[query] for query in kept]
+
+    def test_a_window_that_waits_is_answered_with_the_new_names(self, make_session):
+        session = make_session(window=2, overlap=1)
+        stream = session.stream(video_of(6))
+        assert next(stream).index == 0  # frame 1 is answered, too, and waits
+        assert session.set_labels(["dog"]) == 2
+        results = list(stream)
+        assert [result.index for result in results] == [1, 2, 3, 4, 5]
+        assert all((result.segments.labels == 0).all() for result in results[1:])
+
+    def test_a_session_restored_after_a_change_goes_on_identically(self, model, processor, make_session, tmp_path):
+        frames = video_of(5)
+        session = make_session()
+        stream = session.stream(frames)
+        next(stream)
+        session.set_labels(["dog", "grass"], threshold=0.0)
+        next(stream)
+        session.state.save(tmp_path / "state.safetensors")
+        restored = VideoSession.restore(model, processor, VideoState.load(tmp_path / "state.safetensors"))
+        assert restored.label_space == session.label_space
+        same(list(restored.stream(frames[2:])), list(stream))
+
+    def test_an_offline_session_takes_other_names_before_its_first_frame_only(self, make_session):
+        session = make_session(mode="offline")
+        assert session.set_labels(["dog"]) == 0
+        stream = session.stream(video_of(3))
+        assert (next(stream).segments.labels == 0).all()
+        with pytest.raises(ValueError, match="call set_labels before its first frame"):
+            session.set_labels(["cat"])
+
+    def test_an_unknown_name_changes_nothing(self, make_session):
+        session = make_session()
+        next(session.stream(video_of(2)))
+        before = pickle.dumps(session.state)
+        with pytest.raises(ValueError, match="unicorn"):
+            session.set_labels(["unicorn"])
+        assert pickle.dumps(session.state) == before
+        assert session.label_space.names == tuple(NAMES)
+
+
 class TestMemory:
     def test_the_state_does_not_grow(self, make_session):
         session = make_session(window=2, overlap=1)
@@ -281,6 +345,12 @@ class TestTracks:
         tracks = Tracks(horizon=5)
         assert tracks.assign(shown([4, 4], [0, 1]), 0).ids.tolist() == [1, 2]
         assert tracks.assign(shown([4, 4], [0, 1]), 1).ids.tolist() == [1, 2]
+
+    def test_stuff_whose_name_stays_keeps_its_id_under_its_new_label(self):
+        tracks = Tracks(horizon=0)
+        tracks.assign(shown([-1, -1, 4], [2, 1, 0]), 0)
+        tracks.rename({2: 0})
+        assert tracks.assign(shown([-1, -1, 4], [0, 1, 2]), 1).ids.tolist() == [1, 4, 3]
 
     def test_id_maps_follow(self):
         segments = Segments(

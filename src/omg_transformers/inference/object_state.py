@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 
 from omg_transformers.inference.label_propagation import LabelledFrame
 from omg_transformers.inference.object_prompts import ObjectPrompt
-from omg_transformers.inference.state_files import read_state, write_state
+from omg_transformers.inference.state_files import SavedState
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
-KIND = "object state"
 PLAIN = ("settings", "fingerprint", "next_frame", "ids")
 
 
@@ -30,13 +27,14 @@ class KnownFrame:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ObjectState:
+class ObjectState(SavedState):
     """Followed objects between two frames. Feed a restored session with the frames from `next_frame` on.
 
     ids: of the objects, in the order given. prompts: for frames to come, (frame, prompt). anchors: frames in which
     objects were given. frames: the last ones. frame_size: (height, width).
     """
 
+    kind: ClassVar[str] = "object state"
     settings: dict[str, Any]
     fingerprint: str
     next_frame: int = 0
@@ -45,37 +43,6 @@ class ObjectState:
     prompts: tuple[tuple[int, ObjectPrompt], ...] = ()
     anchors: tuple[LabelledFrame, ...] = ()
     frames: tuple[KnownFrame, ...] = ()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of everything but a few numbers: what `save` writes, more or less."""
-        return sum(tensor.nbytes for tensor in self._pack()[0].values())
-
-    def save(self, path: str | Path) -> Path:
-        """Write one safetensors file, whole or not at all; what is no tensor is JSON in its header."""
-        return write_state(path, KIND, *self._pack())
-
-    @classmethod
-    def load(cls, path: str | Path) -> ObjectState:
-        """Read what `save` wrote. ValueError when it is no such file."""
-        tensors, header = read_state(path, KIND)
-        size = header["frame_size"]
-        return cls(
-            header["settings"],
-            header["fingerprint"],
-            header["next_frame"],
-            None if size is None else (size[0], size[1]),
-            tuple(header["ids"]),
-            tuple(
-                (row["frame"], _unpack_prompt(row["prompt"], tensors.get(f"prompts.{number}.mask")))
-                for number, row in enumerate(header["prompts"])
-            ),
-            tuple(_unpack_frame(row, tensors, f"anchors.{n}.") for n, row in enumerate(header["anchors"])),
-            tuple(
-                KnownFrame(_unpack_frame(row, tensors, f"frames.{n}."), _as_array(tensors.get(f"frames.{n}.picture")))
-                for n, row in enumerate(header["frames"])
-            ),
-        )
 
     def to(self, device: torch.device) -> ObjectState:
         """The same state with its tensors on a device."""
@@ -103,6 +70,26 @@ class ObjectState:
             if frame.picture is not None:
                 tensors[f"frames.{number}.picture"] = torch.from_numpy(np.ascontiguousarray(frame.picture))
         return tensors, header
+
+    @classmethod
+    def _unpack(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> Self:
+        size = header["frame_size"]
+        return cls(
+            header["settings"],
+            header["fingerprint"],
+            header["next_frame"],
+            None if size is None else (size[0], size[1]),
+            tuple(header["ids"]),
+            tuple(
+                (row["frame"], _unpack_prompt(row["prompt"], tensors.get(f"prompts.{number}.mask")))
+                for number, row in enumerate(header["prompts"])
+            ),
+            tuple(_unpack_frame(row, tensors, f"anchors.{n}.") for n, row in enumerate(header["anchors"])),
+            tuple(
+                KnownFrame(_unpack_frame(row, tensors, f"frames.{n}."), _as_array(tensors.get(f"frames.{n}.picture")))
+                for n, row in enumerate(header["frames"])
+            ),
+        )
 
 
 def _describe(frame: LabelledFrame) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -21,6 +22,36 @@ VERSION = 1
 KEY = "omg_state"
 # Values of each tensor that the fingerprint looks at: reading 220 million of them would take a second.
 SAMPLED = 256
+
+
+class SavedState:
+    """What a session knows, as one file. A state says what its tensors and its plain values are."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything but a few numbers: what `save` writes, more or less."""
+        return sum(tensor.nbytes for tensor in self._pack()[0].values())
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file, whole or not at all; what is no tensor is JSON in its header."""
+        return write_state(path, self.kind, *self._pack())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote. ValueError when it is no such file."""
+        return cls._unpack(*read_state(path, cls.kind))
+
+    @abstractmethod
+    def _pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors by name, and a header of JSON."""
+
+    @classmethod
+    @abstractmethod
+    def _unpack(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> Self:
+        """The state that `_pack` described."""
 
 
 def model_fingerprint(model: OMGSegModel) -> str:

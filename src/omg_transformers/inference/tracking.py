@@ -47,12 +47,12 @@ class QueryMemory:
     @property
     def class_logits(self) -> Tensor | None:
         """(Q, K + 1): the mean over the clips; None without class names."""
-        return None if self.class_logit_sum is None else self.class_logit_sum / self.counts[:, None]
+        return None if self.class_logit_sum is None else self.class_logit_sum / self.counts[:, None].clamp(min=1)
 
     @property
     def iou_logits(self) -> Tensor | None:
         """(Q,): the mean over the clips."""
-        return None if self.iou_logit_sum is None else self.iou_logit_sum / self.counts
+        return None if self.iou_logit_sum is None else self.iou_logit_sum / self.counts.clamp(min=1)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -73,6 +73,20 @@ class QueryMemory:
             for name, part in self.tensors.items()
         }
         return replace(self, **parts)
+
+    def to(self, device: torch.device) -> QueryMemory:
+        """The same memory with its tensors on a device."""
+        moved: dict[str, Any] = {name: part.to(device) for name, part in self.tensors.items()}
+        return replace(self, **moved)
+
+    def without_names(self, num_classes: int) -> QueryMemory:
+        """The same queries, ready for other names: what depends on names, and its counts, start anew."""
+        return replace(
+            self,
+            class_logit_sum=self.states.new_zeros((len(self.states), num_classes + 1), dtype=torch.float32),
+            iou_logit_sum=None if self.iou_logit_sum is None else torch.zeros_like(self.iou_logit_sum),
+            counts=torch.zeros_like(self.counts),
+        )
 
     def at_most(self, count: int) -> QueryMemory:
         """The same means, but weighing no more than `count` clips against those to come."""

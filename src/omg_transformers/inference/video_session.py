@@ -76,17 +76,14 @@ class VideoSession:
             )
         self.model, self.processor = model, processor
         self.request = make_request(model, processor, head, labels=labels, seen_classes=seen_classes, options=options)
-        space, seen = self.request.label_space, self.request.seen_classes
-        self.seen_classes = None if seen is None else list(seen)
         self.window, self.overlap, self.mode = window, overlap, mode
         settings = {
             "task": task,
-            "labels": None if space is None else space.to_dict(),
+            **self._names(),
             "window": window,
             "overlap": overlap,
             "mode": mode,
             "horizon": horizon,
-            "seen_classes": self.seen_classes,
             "options": options,
         }
         self._state = VideoState(settings, model_fingerprint(model))
@@ -108,7 +105,8 @@ class VideoSession:
             **settings.pop("options"),
             **settings,
         )
-        session._state = dataclasses.replace(state, memory=_moved(state.memory, model.device))
+        memory = state.memory
+        session._state = dataclasses.replace(state, memory=None if memory is None else memory.to(model.device))
         session._tracks = Tracks.from_tensor(state.tracks, horizon=settings["horizon"], next_id=state.next_id)
         return session
 
@@ -116,6 +114,50 @@ class VideoSession:
     def label_space(self) -> LabelSpace | None:
         """The classes that results speak of; None for a task without."""
         return self.request.label_space
+
+    @property
+    def seen_classes(self) -> list[bool] | None:
+        """Per name whether it was trained; None: the CLIP backbone is not asked."""
+        seen = self.request.seen_classes
+        return None if seen is None else list(seen)
+
+    def set_labels(self, labels: Labels | None, *, seen_classes: SeenClasses | None = None, **options: Any) -> int:
+        """Ask for other names from here on; returns the index of the first frame that is answered with them.
+
+        Objects and stuff of names that stay keep their ids; classes are averaged anew. Results of a window that is
+        answered already, but not all given out, speak of the old names. seen_classes: as for the session, needed again
+        if it was given there. options: the head's, over those of the session, such as thresholds of the new names.
+        ValueError: the session is offline and has begun to read.
+        """
+        state = self._state
+        if self.mode == "offline" and (state.next_frame or state.is_read):
+            raise ValueError(
+                "an offline session averages its names over the whole video: call set_labels before its first frame, "
+                "or start a new session"
+            )
+        if state.memory is not None and (seen_classes is None) != (self.seen_classes is None):
+            raise ValueError(
+                "seen_classes must be given in the middle of a video if the session began with it, else not"
+            )
+        options = {**state.settings["options"], **options}
+        before, head = self.label_space, self.request.head
+        self.request = make_request(
+            self.model, self.processor, head, labels=labels, seen_classes=seen_classes, options=options
+        )
+        space = self.label_space
+        settings = {**state.settings, **self._names(), "options": options}
+        memory = state.memory
+        if memory is not None and before is not None and space is not None:
+            memory = memory.without_names(len(space))
+            places = {label: space.find(name) for label, name in enumerate(before.names)}
+            self._tracks.rename({label: place for label, place in places.items() if place is not None})
+        self._state = dataclasses.replace(state, settings=settings, memory=memory)
+        return state.next_frame - len(state.frames) + state.num_known
+
+    def _names(self) -> dict[str, Any]:
+        """The names as the state's settings hold them."""
+        space = self.label_space
+        return {"labels": None if space is None else space.to_dict(), "seen_classes": self.seen_classes}
 
     @property
     def state(self) -> VideoState:
@@ -355,10 +397,3 @@ def _check_settings(window: int, overlap: int, mode: str, horizon: int) -> None:
         raise ValueError(f"overlap is {overlap}: expected 0 to {window - 1}, less than window ({window})")
     if horizon < 0:
         raise ValueError(f"horizon is {horizon}: expected 0 or more frames")
-
-
-def _moved(memory: QueryMemory | None, device: torch.device) -> QueryMemory | None:
-    if memory is None:
-        return None
-    moved: dict[str, Any] = {name: part.to(device) for name, part in memory.tensors.items()}
-    return dataclasses.replace(memory, **moved)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from omg_transformers.inference.results import FrameResult
-from omg_transformers.inference.state_files import read_state, write_state
+from omg_transformers.inference.state_files import SavedState
 from omg_transformers.inference.tracking import ROWS, QueryMemory
 from omg_transformers.structures import RLE, Segments
 
-if TYPE_CHECKING:
-    from pathlib import Path
-KIND = "video state"
 PLAIN = ("settings", "fingerprint", "next_frame", "num_given", "frame_size", "next_id", "num_known", "is_read")
 
 
@@ -30,7 +27,7 @@ class MaskGrid:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class VideoState:
+class VideoState(SavedState):
     """A video session between two frames. Feed a restored session with the frames from `next_frame` on.
 
     settings: what the session was made with, JSON only. fingerprint: of the model. frame_size: (height, width).
@@ -39,6 +36,7 @@ class VideoState:
     grid says of what shape. is_read: an offline session knows the whole video.
     """
 
+    kind: ClassVar[str] = "video state"
     settings: dict[str, Any]
     fingerprint: str
     next_frame: int = 0
@@ -53,20 +51,6 @@ class VideoState:
     masks: tuple[bytes, ...] = ()
     grid: MaskGrid | None = None
     is_read: bool = False
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of everything but a few numbers: what `save` writes, more or less."""
-        return sum(tensor.nbytes for tensor in self._pack()[0].values())
-
-    def save(self, path: str | Path) -> Path:
-        """Write one safetensors file, whole or not at all; what is no tensor is JSON in its header."""
-        return write_state(path, KIND, *self._pack())
-
-    @classmethod
-    def load(cls, path: str | Path) -> VideoState:
-        """Read what `save` wrote. ValueError when it is no such file."""
-        return cls._unpack(*read_state(path, KIND))
 
     def _pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         header: dict[str, Any] = {name: getattr(self, name) for name in PLAIN}
@@ -87,7 +71,7 @@ class VideoState:
         return tensors, header
 
     @classmethod
-    def _unpack(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> VideoState:
+    def _unpack(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> Self:
         memory = None
         if "memory" in header:
             rows = {name: tensors.get(f"memory.{name}") for name in ROWS}

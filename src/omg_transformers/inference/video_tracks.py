@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from omg_transformers.structures import Segments
@@ -49,6 +51,16 @@ class Tracks:
             ids.append(self._id_of(key, frame))
         self._forget(frame)
         return _renumbered(segments, torch.tensor(ids, dtype=torch.int64))
+
+    def rename(self, new_labels: Mapping[int, int]) -> None:
+        """Go on with other names. new_labels: old label -> new one; joined stuff of other labels has a new id."""
+        renamed = {}
+        for (query, label), row in self._rows.items():
+            if query != CLASS and label == BEST:
+                renamed[query, label] = row
+            elif label in new_labels:
+                renamed[query, new_labels[label]] = row
+        self._rows = renamed
 
     def to_tensor(self) -> Tensor:
         """(N, 4) int64: query, label, id, last frame."""
