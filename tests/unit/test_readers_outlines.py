@@ -279,6 +279,12 @@ def test_a_missing_labelme_picture_is_named(tmp_path):
         read_labelme(tmp_path).sample(0)
 
 
+def test_a_labelme_json_that_was_cut_short_costs_only_its_sample(tmp_path):
+    (labelme_folder(tmp_path, shape("cat", SQUARE)) / "b.json").write_text('{"shapes": [')
+    source = read_labelme(tmp_path, on_error="skip")
+    assert [sample.sample_id for sample in source] == ["a"] and "b.json is not valid JSON" in source.skipped[0]
+
+
 def test_a_folder_without_labelme_says_what_it_expects(tmp_path):
     with pytest.raises(ValueError, match="holds no labelme JSON"):
         read_labelme(tmp_path)

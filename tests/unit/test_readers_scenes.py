@@ -142,6 +142,24 @@ def test_full_ade20k_names_a_class_that_its_json_lacks(tmp_path):
         read_ade20k_full(root, "training").sample(0)
 
 
+def test_a_bad_json_of_full_ade20k_costs_only_its_sample(tmp_path):
+    root = full_folder(tmp_path, [CAR, SKY], two_cars_and_sky())
+    place = root / "images" / "ADE" / "training" / "street"
+    for ending in (".jpg", "_seg.png"):
+        (place / f"ADE_2{ending}").write_bytes((place / f"ADE_1{ending}").read_bytes())
+    (place / "ADE_2.json").write_text('{"annotation": ')
+    source = read_ade20k_full(root, "training", on_error="skip")
+    assert [sample.sample_id for sample in source] == ["street/ADE_1"]
+    assert "ADE_2.json is not valid JSON" in source.skipped[0]
+
+
+def test_names_of_full_ade20k_may_be_in_latin_1(tmp_path):
+    root = full_folder(tmp_path, [CAR, SKY], two_cars_and_sky())
+    path = root / "images" / "ADE" / "training" / "street" / "ADE_1.json"
+    path.write_bytes(path.read_bytes().replace(b'"sky"', '"sky", "raw_name": "café"'.encode("latin-1")))
+    assert len(read_ade20k_full(root, "training").sample(0).annotation.segments) == 3
+
+
 def test_real_scene_parsing_is_read(shared_data):
     source = open_layout("ade20k", shared_data / "ade20k" / "ADEChallengeData2016")
     segments = [segment for sample in source for segment in sample.annotation.segments]

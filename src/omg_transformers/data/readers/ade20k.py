@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,6 @@ from omg_transformers.data.readers.classes import (
     in_label_space,
     named_classes,
 )
-from omg_transformers.data.readers.json_files import read_sample_object
 from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.readers.pairs import Pair, check_size, files_by_name, pair_files, subfolders
 from omg_transformers.data.regions import encode_region, merge_stuff
@@ -126,10 +127,11 @@ class Ade20kFullSource(FileSource[Pair]):
     def _all_classes(pairs: list[Pair]) -> DatasetClasses:
         names: dict[int, str] = {}
         for pair in pairs:
-            if _json_of(pair).is_file():
+            # What is wrong with a file is told when its sample is read.
+            with contextlib.suppress(SampleError):
                 names.update(_names(pair))
         if not names:
-            raise ValueError(f"no JSON lies beside {pairs[0].annotation}: it names the classes, or pass label_space")
+            raise ValueError(f"no JSON beside {pairs[0].annotation} names classes: put them there, or pass label_space")
         return named_classes(dict(sorted(names.items())), name="ade20k_full")
 
     def _of_picture(self, names: dict[int, str], record: Pair) -> DatasetClasses:
@@ -146,15 +148,19 @@ def _json_of(pair: Pair) -> Path:
 def _names(pair: Pair) -> dict[int, str]:
     """{class: name} of the objects of one picture, without parts of objects."""
     path = _json_of(pair)
-    content = read_sample_object(path, ("annotation",), title="ADE20K")
     try:
-        objects = content["annotation"]["object"]
+        # ADE20K's own files are in this encoding.
+        objects = json.loads(path.read_text(encoding="latin-1"))["annotation"]["object"]
         # A single object is not in a list.
         objects = objects if isinstance(objects, list) else [objects]
         whole = [found for found in objects if not found.get("parts", {}).get("part_level", 0)]
         return {int(found["name_ndx"]): str(found["name"]) for found in whole}
+    except OSError as error:
+        raise SampleError(f"{path} cannot be read ({error.strerror}): it names the classes of {pair.name}") from error
+    except json.JSONDecodeError as error:
+        raise SampleError(f"{path} is not valid JSON ({error}): was it cut short?") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise SampleError(f"{path} has no objects with name and name_ndx ({error}): is it ADE20K of 2021?") from error
+        raise SampleError(f"{path} has no objects with name and name_ndx ({error!r}): is it ADE20K of 2021?") from error
 
 
 def _read_colors(path: Path) -> np.ndarray[Any, Any]:

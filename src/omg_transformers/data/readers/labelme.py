@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
 import math
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from omg_transformers.data.file_source import FileSource
 from omg_transformers.data.frames import frame_size
 from omg_transformers.data.readers.classes import in_label_space, is_background, named_classes, names_by_id, read_names
-from omg_transformers.data.readers.json_files import mentions, read_object, read_sample_object
+from omg_transformers.data.readers.json_files import mentions, read_sample_object
 from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.readers.outlines import region_of_polygons
 from omg_transformers.data.readers.pairs import subfolders
@@ -187,7 +188,10 @@ def _decoded(text: Any, where: str) -> bytes:
 def _labels_of(paths: Iterable[Path]) -> dict[int, str]:
     labels = set()
     for path in paths:
-        labels |= {str(shape.get("label")) for shape in read_object(path, ("shapes",), title="labelme")["shapes"]}
+        # What is wrong with a file is told when its sample is read.
+        with contextlib.suppress(SampleError):
+            content = read_sample_object(path, ("shapes",), title="labelme")
+            labels |= {str(shape.get("label")) for shape in content["shapes"]}
     return dict(enumerate(sorted(labels)))
 
 
