@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from omg_transformers.cli import compare, convert, doctor, evaluate, heads, score, segment, video
+from omg_transformers.cli import compare, convert, data, doctor, evaluate, heads, score, segment, video
 
 USAGE_ERROR = 2
 FAILURE = 1
@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "compare": compare,
     "score": score,
+    "data": data,
     "heads": heads,
     "doctor": doctor,
     "convert": convert,

@@ -53,8 +53,8 @@ class HeldOut:
 
         self.options = options
         self.head: TaskHead = load_head(options.task)
-        self.head_options = _pairs(options.option, "--option")
-        words = [f"kind={options.data}", f"options={json.dumps(_pairs(options.data_option, '--data-option'))}"]
+        self.head_options = read_pairs(options.option, "--option")
+        words = [f"kind={options.data}", f"options={json.dumps(read_pairs(options.data_option, '--data-option'))}"]
         split = options.split or ("val2017" if options.data == "coco_panoptic" else None)
         given = {"root": options.root, "split": split, "label_space": options.label_space}
         words += [f"{name}={value}" for name, value in given.items() if value is not None]
@@ -103,7 +103,8 @@ def model_folder(text: str | None) -> Path:
     return folder
 
 
-def _pairs(words: list[str], flag: str) -> dict[str, Any]:
+def read_pairs(words: list[str], flag: str) -> dict[str, Any]:
+    """The options NAME=VALUE of a command line, values as YAML. flag: for errors."""
     import yaml
 
     found = {}

@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omg_transformers.data.readers import LAYOUTS, detect_layouts, open_layout
+from omg_transformers.data.readers.json_files import mentions
 from omg_transformers.metrics.label_png import describe_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What tells each layout, as patterns under the root; where some but not all are there, the layout is near.
+# A data set has thousands of folders; a root has few.
+MAX_FOLDERS = 20
+# What tells each layout, as patterns under the root, the annotations last. Where some but not all are there, the layout
+# is near; pictures alone tell nothing.
 SIGNS: dict[str, tuple[str, ...]] = {
-    "coco_panoptic": ("annotations/panoptic_*.json", "annotations/panoptic_*/*.png"),
-    "coco_instances": ("annotations/instances_*.json", "*2017/*.jpg"),
-    "lvis": ("annotations/lvis_*.json", "*2017/*.jpg"),
+    "coco_panoptic": ("annotations/panoptic_*/*.png", "annotations/panoptic_*.json"),
+    "coco_instances": ("*2017/*.jpg", "annotations/instances_*.json"),
+    "lvis": ("*2017/*.jpg", "annotations/lvis_*.json"),
     "vipseg": ("imgs/*/*.jpg", "panomasks/*/*.png"),
     "youtube_vis": ("*/JPEGImages/*/*.jpg", "*/instances.json"),
     "davis": ("JPEGImages/480p/*/*.jpg", "Annotations/480p/*/*.png"),
@@ -25,10 +29,19 @@ SIGNS: dict[str, tuple[str, ...]] = {
     "ade20k": ("images/*/*.jpg", "annotations/*/*.png"),
     "voc": ("JPEGImages/*.jpg", "SegmentationClass/*.png"),
     "yolo_seg": ("images/**/*.jpg", "labels/**/*.txt"),
-    "labelme": ("*.jpg", "*.json"),
-    "sa_v": ("*.mp4", "*_manual.json"),
     "mask_folder": ("images/*", "masks/*.png"),
 }
+# Words that a JSON of this form holds, and where its reader expects it.
+FORMS = (
+    (("segments_info",), "COCO panoptic: expected annotations/panoptic_SPLIT.json, PNGs in annotations/panoptic_SPLIT"),
+    (("videos", "segmentations"), "YouTube-VIS: expected SPLIT/instances.json, frames in SPLIT/JPEGImages/VIDEO"),
+    (("masklet",), "SA-V: expected VIDEO_manual.json beside VIDEO.mp4"),
+    (("neg_category_ids",), "LVIS: expected annotations/lvis_SPLIT.json, pictures as in its coco_url"),
+    (("images", "segmentation", "image_id"), "COCO instances: expected annotations/instances_SPLIT.json beside SPLIT/"),
+    (("shapes", "imagePath"), "labelme: expected beside its picture, one level below the root at most"),
+)
+# Folders of which the one above is the root.
+PARTS = ("annotations", "images", "labels", "masks", "jpegimages", "imgs", "panomasks", "leftimg8bit", "gtfine")
 
 
 def describe_folder_layouts(root: str | Path) -> list[dict[str, Any]]:
@@ -41,19 +54,18 @@ def describe_folder_layouts(root: str | Path) -> list[dict[str, Any]]:
 
 
 def describe_near(root: str | Path) -> str:
-    """What lies in a folder that is in no layout, where another folder fits, and which layouts come near."""
+    """What lies in a folder that is in no layout, which other folder fits, and which layouts come near."""
     folder = Path(root)
     parts = [f"It is {describe_folder(folder)}."]
     for other in _others(folder):
         fitting = [detection.layout.name for detection in detect_layouts(other)]
         if fitting:
             parts.append(f"{other} fits {', '.join(fitting)}: give that folder.")
-            break
-    near = list(_near(folder))
-    if near:
-        parts.append(f"Near: {'; '.join(near)}.")
     if len(parts) == 1:
-        parts.append(f"Layouts are {', '.join(layout.name for layout in LAYOUTS)}.")
+        near = [*_near(folder), *_forms(folder)]
+        parts.append(
+            f"Near: {'; '.join(near)}." if near else f"Layouts are {', '.join(layout.name for layout in LAYOUTS)}."
+        )
     return " ".join(parts)
 
 
@@ -75,17 +87,33 @@ def _describe_split(kind: str, root: str | Path, split: str) -> dict[str, Any]:
 
 
 def _others(folder: Path) -> Iterator[Path]:
-    """Folders below, two deep, then the one above."""
-    below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))[:20]
+    """Folders below, two deep, and the one above where this is a part of a layout."""
+    below = _folders(folder)
     yield from below
     for path in below:
-        yield from sorted(deeper for deeper in path.iterdir() if deeper.is_dir())[:20]
-    yield folder.resolve().parent
+        yield from _folders(path)
+    if folder.resolve().name.lower() in PARTS:
+        yield folder.resolve().parent
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))[:MAX_FOLDERS]
 
 
 def _near(folder: Path) -> Iterator[str]:
     for name, signs in SIGNS.items():
         there = [sign for sign in signs if next(folder.glob(sign), None) is not None]
-        if there and len(there) < len(signs):
+        if signs[-1] in there and len(there) < len(signs):
             missing = ", ".join(sign for sign in signs if sign not in there)
             yield f"{name} (found {', '.join(there)}; missing {missing})"
+
+
+def _forms(folder: Path) -> Iterator[str]:
+    told = set()
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")])[:MAX_FOLDERS]:
+        for words, form in FORMS:
+            if mentions(path, *(f'"{word}"' for word in words)):
+                if form not in told:
+                    yield f"{path.relative_to(folder)} has the form of {form}"
+                told.add(form)
+                break
