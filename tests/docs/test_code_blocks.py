@@ -23,6 +23,7 @@ NUM_BLOCKS = {
     "README.md": {"bash": 4, "python": 5},
     "CONTRIBUTING.md": {"bash": 1},
     "docs/command_line.md": {"bash": 2, "python": 3},
+    "docs/data.md": {"python": 1},
     "docs/evaluation.md": {"python": 1},
     "docs/heads.md": {"python": 2},
     "docs/labels.md": {"python": 3},
