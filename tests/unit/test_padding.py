@@ -96,6 +96,17 @@ def test_clips_in_a_batch_equal_clips_alone():
     torch.testing.assert_close(ours, theirs, **TOLERANCE)
 
 
+def test_frames_encoded_one_by_one_equal_frames_at_once(pictures, monkeypatch):
+    model = tiny_model().double()
+    pixels, mask = batch_of(pictures, (96, 128))
+    clips = torch.stack([pixels, pixels.flip(-1)], dim=1)
+    with torch.no_grad():
+        at_once = model(clips, mask)
+        monkeypatch.setattr("omg_transformers.model.modeling.PIXELS_AT_ONCE", 1)
+        one_by_one = model(clips, mask)
+    torch.testing.assert_close(one_by_one.mask_logits, at_once.mask_logits, **TOLERANCE)
+
+
 def test_what_lies_in_the_padding_is_never_read(pictures):
     model = tiny_model().double()
     pixels, mask = batch_of(pictures, (96, 128))

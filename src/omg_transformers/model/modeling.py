@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from omg_transformers.model.backbones import OpenClipBackbone
 
 STRIDE = 32
+# At once in inference on a CPU. What larger batches free goes back to the system, and paging it in again costs a third.
+PIXELS_AT_ONCE = 100_000
 
 
 @dataclass
@@ -151,10 +153,23 @@ class OMGSegModel(PreTrainedModel):
         pixel_values, content = _check_pixels(pixel_values, pixel_mask)
         num_frames = pixel_values.shape[1]
         frames, of_frames = pixel_values.flatten(0, 1), content.repeat(num_frames)
+        step = len(frames)
+        if frames.device.type == "cpu" and not torch.is_grad_enabled() and not self.training:
+            step = max(1, PIXELS_AT_ONCE // (frames.shape[-2] * frames.shape[-1]))
+        parts = [
+            self._encode(frames[start : start + step], of_frames.rows(start, start + step))
+            for start in range(0, len(frames), step)
+        ]
+        joined = parts[0] if len(parts) == 1 else [torch.cat(column) for column in zip(*parts, strict=True)]
+        mask_features, clip_map, *memories = joined
+        return self.query_decoder.prepare(mask_features, memories, clip_map, content, num_frames)
+
+    def _encode(self, frames: Tensor, content: Content) -> list[Tensor]:
+        """frames: (N, 3, H, W). Returns mask features, the backbone's last map and the memories, (N, ., h, w) each."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_backbone):
-            maps = self.backbone(frames, of_frames)
-        mask_features, memories = self.pixel_decoder(maps, of_frames)
-        return self.query_decoder.prepare(mask_features, memories, maps[-1], content, num_frames)
+            maps = self.backbone(frames, content)
+        mask_features, memories = self.pixel_decoder(maps, content)
+        return [mask_features, maps[-1], *memories]
 
     def forward(
         self,

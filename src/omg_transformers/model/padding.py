@@ -36,6 +36,10 @@ class Content:
             return self
         return Content(self.sizes.repeat_interleave(num_frames, dim=0), self.input_size)
 
+    def rows(self, start: int, stop: int) -> Content:
+        """The same for some pictures of the batch."""
+        return self if self.sizes is None else Content(self.sizes[start:stop], self.input_size)
+
     def cells(self, size: tuple[int, int]) -> Tensor | None:
         """(B, 2) int64: how many rows and columns of a feature map of `size` see the picture."""
         if self.sizes is None:

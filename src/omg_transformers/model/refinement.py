@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 # Share of the picture's longer side: wide enough to cover a small object, narrow enough to tell neighbours apart.
 BUMP_WIDTH = 0.08
 REACH = 3.0
-QUERIES_AT_ONCE = 64
+# Without gradients: masks of one frame. Few queries of many frames are slow again.
+MASKS_AT_ONCE = 64
+LEAST_QUERIES = 8
 
 
 class MaskRefinement(nn.Module):
@@ -60,7 +62,9 @@ class MaskRefinement(nn.Module):
             anchors[:, 0] = anchors_xy_norm.to(anchors)
             anchors = anchors.flatten(0, 1)
         offset = self.state_projection(states).repeat_interleave(frames, dim=0)
-        step = coarse.shape[1] if torch.is_grad_enabled() else QUERIES_AT_ONCE
+        step = coarse.shape[1]
+        if not torch.is_grad_enabled():
+            step = max(LEAST_QUERIES, MASKS_AT_ONCE // len(coarse))
         refined = torch.cat(
             [
                 self._refine(part, shared, part_anchors, part_offset, content)
