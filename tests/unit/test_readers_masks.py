@@ -62,6 +62,11 @@ def test_a_mask_of_one_bit_is_binary(tmp_path):
     assert found(read_mask_folder(tmp_path).sample(0)) == [("background", 30), ("object", 30)]
 
 
+def test_grey_stored_as_colours_is_read(tmp_path):
+    folder(tmp_path, np.repeat(halves(0, 255)[..., None], 3, -1))
+    assert found(read_mask_folder(tmp_path).sample(0)) == [("background", 30), ("object", 30)]
+
+
 def test_names_of_a_text_file_count_from_zero(tmp_path):
     (folder(tmp_path, halves(1, 2)) / "classes.txt").write_text("sky\ngrass\ndog\n")
     source = read_mask_folder(tmp_path)
@@ -92,6 +97,15 @@ def test_255_is_void_and_so_are_values_with_such_a_name(tmp_path):
 def test_void_values_may_be_named(tmp_path):
     source = read_mask_folder(folder(tmp_path, halves(11, 0)), names=["sky", "car"], void_ids=[11])
     assert region_area(source.sample(0).annotation.void[0]) == 30
+
+
+def test_a_named_value_may_still_be_void(tmp_path):
+    source = read_mask_folder(folder(tmp_path, halves(2, 0)), names=["sky", "car", "other"], void_ids=[2])
+    assert source.label_space.names == ("sky", "car") and region_area(source.sample(0).annotation.void[0]) == 30
+
+
+def test_255_may_have_a_name(tmp_path):
+    assert found(read_mask_folder(folder(tmp_path, halves(255, 255)), names={255: "cat"}).sample(0)) == [("cat", 60)]
 
 
 def test_a_single_name_fits_binary_masks_of_255(tmp_path):
@@ -145,9 +159,17 @@ def test_a_value_without_a_name_is_named(tmp_path):
 
 
 def test_a_mask_of_colours_is_refused(tmp_path):
-    source = read_mask_folder(folder(tmp_path, np.zeros((*SIZE, 3), np.uint8)), names=["cat"])
+    colors = np.zeros((*SIZE, 3), np.uint8)
+    colors[..., 0] = 9
+    source = read_mask_folder(folder(tmp_path, colors), names=["cat"])
     with pytest.raises(SampleError, match=r"masks/a\.png has mode RGB: expected one whole number per pixel"):
         source.sample(0)
+
+
+def test_a_damaged_mask_is_named(tmp_path):
+    (folder(tmp_path, halves(0, 1)) / "masks" / "a.png").write_bytes(b"\x89PNG")
+    with pytest.raises(SampleError, match=r"masks/a\.png is no readable mask"):
+        read_mask_folder(tmp_path).sample(0)
 
 
 def test_a_mask_of_another_size_is_named(tmp_path):
@@ -303,5 +325,5 @@ def test_a_row_with_a_damaged_mask_is_named(tmp_path, cache):
 
     Dataset.from_dict(rows, features=broken.features).save_to_disk(tmp_path / "set")
     source = open_layout("hf_dataset", tmp_path / "set")
-    with pytest.raises(SampleError, match="row 1 has a mask that is no readable picture"):
+    with pytest.raises(SampleError, match="row 1 is no readable mask"):
         source.sample(1)

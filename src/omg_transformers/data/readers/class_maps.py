@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from omg_transformers.data.file_source import FileSource
 from omg_transformers.data.readers.pairs import Pair, check_size
@@ -75,25 +75,44 @@ class ValueTable:
 
 
 def read_values(path: Path) -> Values:
-    """The values (H, W) of a grey or palette picture, as stored. Raises SampleError that names the file."""
-    if not path.is_file():
-        raise SampleError(f"{path} does not exist: put the mask of the picture of this name there")
+    """The values (H, W) of a grey or palette picture, as stored: uint8, or int32 where deeper; read-only.
+
+    Raises SampleError that names the file.
+    """
+    _check_there(path)
     try:
         return read_label_png(path)
     except ValueError as error:
         raise SampleError(str(error)) from error
 
 
-def decode_values(content: bytes, where: str) -> Values:
-    """As `read_values`, from the bytes of a picture file."""
+def read_mask(path: Path) -> Values:
+    """As `read_values`, but forgiving: grey may be stored as equal red, green and blue."""
+    _check_there(path)
+    return decode_mask(path.read_bytes(), str(path))
+
+
+def decode_mask(content: bytes, where: str) -> Values:
+    """As `read_mask`, from the bytes of a picture file."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             mode, values = image.mode, np.asarray(image)
+    except UnidentifiedImageError as error:
+        raise SampleError(f"{where} is no readable mask: no picture begins like this") from error
     except (OSError, SyntaxError) as error:
-        raise SampleError(f"{where} has a mask that is no readable picture ({error})") from error
+        raise SampleError(f"{where} is no readable mask ({error})") from error
+    if mode in ("RGB", "RGBA") and (values[..., :1] == values[..., 1:3]).all():
+        return np.ascontiguousarray(values[..., 0])
     if mode not in MODES:
-        raise SampleError(f"{where} has a mask of mode {mode}: expected one whole number per pixel, grey or palette")
+        raise SampleError(
+            f"{where} has mode {mode}: expected one whole number per pixel, a PNG with a palette or one channel"
+        )
     return values.astype(np.uint8 if values.dtype.itemsize == 1 else np.int32, copy=False)
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise SampleError(f"{path} does not exist: put the mask of the picture of this name there")
 
 
 class ClassMapSource(FileSource[Pair]):
@@ -118,7 +137,7 @@ class ClassMapSource(FileSource[Pair]):
 
     def read(self, record: Pair) -> Sample:
         """One picture with its classes."""
-        values = read_values(record.annotation)
+        values = read_mask(record.annotation)
         check_size(record, values.shape)
         annotation = self.table.annotation(values, where=str(record.annotation))
         return self.make_sample(record.name, (record.picture,), annotation)

@@ -14,10 +14,10 @@ from omg_transformers.data.file_source import FileSource
 from omg_transformers.data.frames import frame_size
 from omg_transformers.data.hub import sample_from_row
 from omg_transformers.data.label_mapping import MappedSource
-from omg_transformers.data.readers.class_maps import decode_values
+from omg_transformers.data.readers.class_maps import decode_mask
 from omg_transformers.data.readers.json_files import read_object
 from omg_transformers.data.readers.layout import Layout
-from omg_transformers.data.readers.mask_classes import VOID, mask_classes, names_of_masks, values_seen
+from omg_transformers.data.readers.mask_classes import mask_classes, names_of_masks, values_seen
 from omg_transformers.data.readers.pairs import subfolders
 from omg_transformers.data.sources import OnError, SampleError, SampleSource
 from omg_transformers.labels import LabelSpace
@@ -45,7 +45,7 @@ def read_hf_dataset(
     picture_column: str | None = None,
     mask_column: str | None = None,
     names: Iterable[str] | Mapping[int, str] | None = None,
-    void_ids: Iterable[int] = (VOID,),
+    void_ids: Iterable[int] | None = None,
     background: bool | None = None,
 ) -> SampleSource:
     """A folder of `save_to_disk`, or parquet files (`train-00000-of-00002.parquet`, `data/..`, `train/0000.parquet`).
@@ -209,7 +209,7 @@ def _values_of_row(table: Dataset, column: str, where: str, row: int) -> np.ndar
 def _values(mask: dict[str, Any] | None, where: str) -> np.ndarray[Any, Any]:
     if not mask or not (mask["bytes"] or mask["path"]):
         raise SampleError(f"{where} has no mask")
-    return decode_values(mask["bytes"] or Path(mask["path"]).read_bytes(), where)
+    return decode_mask(mask["bytes"] or Path(mask["path"]).read_bytes(), where)
 
 
 LAYOUT = Layout("hf_dataset", "Hugging Face datasets folder or parquet", find_splits, read_hf_dataset)

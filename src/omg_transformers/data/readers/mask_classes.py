@@ -43,15 +43,17 @@ def mask_classes(
     *,
     name: str,
     where: Path,
-    void_ids: Iterable[int] = (VOID,),
+    void_ids: Iterable[int] | None = None,
     background: bool | None = None,
 ) -> MaskClasses:
     """names: {value: name}. 0 is background when it has no other name; values named "void" or the like are void.
 
+    void_ids: values that are void whatever their name; None: 255, unless it has a name.
+
     background: True makes it a stuff class, so that every pixel has a class; False leaves its pixels in no segment;
     None: True if the label space knows it or there is none. Raises ValueError when no class is left.
     """
-    void = {int(value) for value in void_ids} - set(names)
+    void = {VOID} - set(names) if void_ids is None else {int(value) for value in void_ids}
     void |= {value for value, text in names.items() if text.strip().lower() in _VOID_NAMES}
     meanings = {value: text for value, text in names.items() if value not in void}
     if 0 not in void:

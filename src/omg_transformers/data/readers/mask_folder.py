@@ -7,9 +7,9 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omg_transformers.data.readers.class_maps import ClassMapSource, read_values
+from omg_transformers.data.readers.class_maps import ClassMapSource, read_mask
 from omg_transformers.data.readers.layout import Layout
-from omg_transformers.data.readers.mask_classes import VOID, mask_classes, names_of_masks, values_seen
+from omg_transformers.data.readers.mask_classes import mask_classes, names_of_masks, values_seen
 from omg_transformers.data.readers.pairs import Pair, files_by_name, pair_files, subfolders
 
 if TYPE_CHECKING:
@@ -35,16 +35,16 @@ def read_mask_folder(
     pictures: str | Path | None = None,
     masks: str | Path | None = None,
     names: Iterable[str] | Mapping[int, str] | None = None,
-    void_ids: Iterable[int] = (VOID,),
+    void_ids: Iterable[int] | None = None,
     background: bool | None = None,
 ) -> ClassMapSource:
     """Masks of one value per class (grey or palette), each with its picture of the same name; a class is one segment.
 
     pictures, masks: the two folders relative to `root`; None: found by their names. names: of the values, a list
     counted from 0 or {value: name}; None: `classes.txt` or the like; masks of 0 and 1, or 0 and 255, need none: they
-    show an "object". void_ids: values that nobody labelled. background: whether 0 (without a name of its own) is a
-    stuff class; False: these pixels are in no segment, and semantic heads cannot learn from the set; None: True,
-    unless `label_space` does not know it. Raises ValueError that says what is missing.
+    show an "object". void_ids: values that nobody labelled; None: 255, unless it has a name. background: whether 0
+    (without a name of its own) is a stuff class; False: these pixels are in no segment, and semantic heads cannot learn
+    from the set; None: True, unless `label_space` does not know it. Raises ValueError that says what is missing.
     """
     folder = Path(root)
     if (pictures is None) != (masks is None):
@@ -62,7 +62,7 @@ def read_mask_folder(
     if not pairs:
         raise ValueError(f"{places[0]} holds no pictures and {places[1]} no masks")
     masks_there = (pair.annotation for pair in pairs if pair.annotation.is_file())
-    seen = values_seen(functools.partial(read_values, path) for path in masks_there)
+    seen = values_seen(functools.partial(read_mask, path) for path in masks_there)
     named = names_of_masks(names, folder, seen)
     classes = mask_classes(
         named,

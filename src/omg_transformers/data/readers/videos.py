@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from omg_transformers.labels import LabelSpace
     from omg_transformers.structures import RLE
 
-# Some tens of regions with some hundred bytes each per frame.
-_REMEMBERED_FRAMES = 8192
+# Some tens of regions with almost a kilobyte each per frame: at most about 50 megabytes per process.
+_REMEMBERED_FRAMES = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +136,6 @@ class VideoSource(FileSource[Video]):
                 )
         return _join(video.name, size, found, tuple(self.label_space.is_thing))
 
-    def make_sample(
-        self, sample_id: str, frames: Sequence[Path | np.ndarray[Any, Any]], annotation: Annotation
-    ) -> Sample:
-        """A sample of this source."""
-        return Sample(sample_id, tuple(frames), annotation, self.label_space, self.tasks)
-
     def _read_truth(self, index: int, position: int) -> FrameTruth | None:
         video = self.records[index]
         truth = video.truths[position]
@@ -190,15 +184,15 @@ def natural_order(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
 
 
 def names_in(path: Path) -> tuple[str, ...]:
-    """The names of videos in a list, one per line. Raises ValueError naming the file, also when it is empty."""
+    """The lines of a list that are not empty. Raises ValueError naming the file, also when it is empty."""
     try:
         names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a readable list of videos ({error}): expected one name per line") from error
+        raise ValueError(f"{path} is not a readable list ({error}): expected one name per line") from error
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if not names or twice:
         fault = f"names {listed(twice)} more than once" if twice else "is empty"
-        raise ValueError(f"{path} {fault}: expected one name of a video per line, each once")
+        raise ValueError(f"{path} {fault}: expected one name per line, each once")
     return names
 
 
