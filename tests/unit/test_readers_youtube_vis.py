@@ -142,6 +142,14 @@ def test_files_and_frames_are_found_where_people_keep_them(tmp_path, place, pict
     assert all(frame.is_file() for frame in open_layout("youtube_vis", root).sample(0).frames)
 
 
+def test_folders_with_a_file_per_picture_are_not_searched(tmp_path):
+    root = write(tmp_path, content_of([track(COMPRESSED, None)]), "train.json")
+    assert detect_layouts(root)[0].layout.name == "youtube_vis"
+    for number in range(100):
+        (root / f"{number}.json").write_text("{}")
+    assert "youtube_vis" not in [detection.layout.name for detection in detect_layouts(root)]
+
+
 def test_the_folder_of_the_frames_can_be_given(tmp_path):
     root = write(tmp_path, content_of([track(COMPRESSED, None)]), pictures="elsewhere/frames")
     sample = open_layout("youtube_vis", root, pictures="elsewhere/frames").sample(0)
@@ -185,6 +193,7 @@ def test_a_missing_split_is_answered_with_those_that_are_there(tmp_path):
     [
         (track(COMPRESSED), r"annotation 1 of video v0 has 1 segmentations for 2 frames"),
         (track({**COMPRESSED, "size": [3, 4]}, None), r"frame 0 has an RLE of size \[3, 4\]"),
+        (track({**PLAIN, "counts": [1, 2]}, None), "run lengths that do not add up to 10 x 14 pixels"),
         (track([[1, 2, 3]], None), "a polygon of 1.5 points"),
     ],
 )

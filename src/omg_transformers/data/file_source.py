@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import numpy as np
+
     from omg_transformers.labels import LabelSpace
     from omg_transformers.structures import Annotation, AnnotationPart
 
@@ -64,7 +66,9 @@ class FileSource(ABC, Generic[RecordT]):
         check_index(index, self.num_samples, self.name)
         return self._remembered(index)
 
-    def make_sample(self, sample_id: str, frames: Sequence[Path], annotation: Annotation) -> Sample:
+    def make_sample(
+        self, sample_id: str, frames: Sequence[Path | np.ndarray[Any, Any]], annotation: Annotation
+    ) -> Sample:
         """A sample of this source."""
         return Sample(sample_id, tuple(frames), annotation, self.label_space, self.tasks)
 

@@ -201,8 +201,10 @@ def mix_parts(
 
 
 def _view(settings: SourceSettings, source: SampleSource, transform: Transform | None) -> Transform | None:
-    whole = source.source if isinstance(source, MappedSource) else source
-    if isinstance(whole, VideoSource):
+    inner = source
+    while isinstance(inner, MappedSource):
+        inner = inner.source
+    if isinstance(inner, VideoSource):
         raise ValueError(
             f"source {settings.title} gives whole videos: set clip: {{num_frames: 2, interval: 2}} for clips of them, "
             "or frames: {every: 5} for pictures"
