@@ -120,3 +120,10 @@ def test_joined_sources_keep_only_what_they_annotate_and_meet_in_one_name():
     samples = [source.sample(0) for source in mapped]
     names = [sample.label_space.names[sample.annotation.segments[0].category_id] for sample in samples]
     assert names == ["car", "person", "car"]
+
+
+def test_spaces_of_one_name_and_other_classes_are_told_apart():
+    sources = [source_of(LabelSpace.from_names([name], name="data"), 0) for name in ("cat", "dog")]
+    joint, mapped = join_sources(sources)
+    assert joint.label_space.names == ("cat", "dog")
+    assert [source.label_space.name for source in mapped] == ["joint/data_1", "joint/data_2"]

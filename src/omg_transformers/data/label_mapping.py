@@ -39,12 +39,19 @@ def join_sources(
     See `joint_label_space` for the rule, `same` and `apart`; the result's `report()` says what was merged. A batch is
     of one source, so a loss over its own classes never teaches that what only other sources annotate is void.
     """
-    spaces = list({source.label_space.name: source.label_space for source in sources}.values())
-    joint = joint_label_space(spaces, name=name, same=same, apart=apart)
-    places = [space.name for space in spaces]
+    spaces = list(dict.fromkeys(source.label_space for source in sources))
+    titles = [space.name for space in spaces]
+    # Spaces that are named after a folder may share a name and differ in their classes.
+    titles = [
+        title if titles.count(title) == 1 else f"{title}_{titles[: place + 1].count(title)}"
+        for place, title in enumerate(titles)
+    ]
+    renamed = [replace(space, name=title) for space, title in zip(spaces, titles, strict=True)]
+    joint = joint_label_space(renamed, name=name, same=same, apart=apart)
     mapped = []
     for source in sources:
-        space, mapping = joint.part(places.index(source.label_space.name), name=f"{name}/{source.label_space.name}")
+        place = spaces.index(source.label_space)
+        space, mapping = joint.part(place, name=f"{name}/{titles[place]}")
         mapped.append(MappedSource(source, space, mapping=mapping))
     return joint, mapped
 

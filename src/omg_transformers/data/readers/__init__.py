@@ -91,11 +91,13 @@ def open_layout(
     layout = _layout(kind)
     folder = _folder(root)
     splits = layout.splits(folder)
-    if split is None:
-        if len(splits) != 1:
-            found = f"it holds {', '.join(splits)}" if splits else f"no {layout.title} was found there"
-            raise ValueError(f"split is missing for {folder}: {found}. Name one")
+    if split is None and len(splits) == 1:
         split = splits[0]
+    elif options:
+        split = split or ""  # the reader's options may say where the files are
+    elif split is None:
+        found = f"it holds {', '.join(splits)}" if splits else f"no {layout.title} was found there"
+        raise ValueError(f"split is missing for {folder}: {found}. Name one")
     elif splits and split not in splits:
         raise ValueError(f"{folder} has no split {split!r} in the layout {kind}{nearest(split, splits)}")
     return layout.open(folder, split, label_space=label_space, on_error=on_error, **options)
