@@ -187,13 +187,13 @@ def _samples(source: SampleSource, index: int) -> Iterator[tuple[Sample | None, 
     try:
         yield source.sample(index), None
     except Exception as error:  # noqa: BLE001 - whatever a reader stumbles over is a fault of the files, not the end
-        bad = dict(_bad_frames(source, index))
-        if not bad:
+        bad, frames = _bad_frames(source, index)
+        if not bad or (len(bad) == len(frames) > 1 and len({_words(reason) for reason in bad.values()}) == 1):
             yield None, Fault(kind_of_error(error), _words(error))
             return
         for frame, reason in bad.items():
             yield None, Fault(kind_of_error(reason), _words(reason), frame)
-        good = [frame for frame in source.annotated_frames(index) if frame not in bad]  # type: ignore[attr-defined]
+        good = [frame for frame in frames if frame not in bad]
         if good:
             try:
                 yield source.clip(index, good), None  # type: ignore[attr-defined]
@@ -201,19 +201,21 @@ def _samples(source: SampleSource, index: int) -> Iterator[tuple[Sample | None, 
                 yield None, Fault(kind_of_error(reason), _words(reason))
 
 
-def _bad_frames(source: SampleSource, index: int) -> Iterator[tuple[int, Exception]]:
-    """The annotated frames of a video that cannot be read, when each can be asked for."""
+def _bad_frames(source: SampleSource, index: int) -> tuple[dict[int, Exception], tuple[int, ...]]:
+    """Annotated frames of a video that cannot be read, with the reason; and all of them. None of what is no video."""
     if not hasattr(source, "clip") or not hasattr(source, "annotated_frames"):
-        return
+        return {}, ()
+    bad: dict[int, Exception] = {}
     try:
-        frames = source.annotated_frames(index)
+        frames = tuple(source.annotated_frames(index))
     except Exception:  # noqa: BLE001 - the error of the whole video says why
-        return
+        return {}, ()
     for frame in frames:
         try:
             source.clip(index, [frame])
         except Exception as error:  # noqa: BLE001 - as above
-            yield frame, error
+            bad[frame] = error
+    return bad, frames
 
 
 def _words(error: Exception) -> str:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from omg_transformers.structures import RLE, Sample
 
 # Outlines are drawn between pixels, so a mask may start or end a pixel away, and large ones are drawn roughly.
-SLACK, SLACK_SHARE = 2.0, 0.05
-AREA_SLACK = 0.2
+SLACK, SLACK_SHARE = 3.0, 0.1
+AREA_SLACK = 0.25
 # Per frame of one object: its stated box (x, y, width, height) and its stated area, None where nothing is stated.
 Stated = tuple[Any, Any]
 

@@ -174,11 +174,12 @@ def format_report(report: CheckReport, *, num_examples: int = 2) -> str:
     for split in report.splits:
         share = split.counts.void / max(split.counts.total, 1)
         used = sum(count > 0 for count in split.counts.segments)
+        classes = f"{used} of {len(split.label_space)} classes occur"
         clips = "" if split.num_frames == split.num_usable else f", {split.num_frames} frames"
         lines.append(
             f"  {split.name}: {split.num_usable} of {split.num_samples} samples can be used{clips}, "
             f"{sum(split.counts.segments) + split.counts.without} segments, "
-            f"{used} of {len(split.label_space)} classes occur, void {share:.1%}"
+            f"{'no classes' if split.label_space.is_class_agnostic else classes}, void {share:.1%}"
         )
     width = max((len(kind) for kind in report.kinds), default=0)
     for kind in report.kinds:

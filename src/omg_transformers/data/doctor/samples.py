@@ -48,10 +48,12 @@ def check_annotation(sample: Sample) -> Iterator[Fault]:
 
 
 def count_classes(sample: Sample, counts: ClassCounts) -> None:
-    """Add the pixels, segments and classes of one sample."""
+    """Add the pixels, segments and classes of one sample; of frames that somebody annotated, at least in part."""
     annotation = sample.annotation
-    counts.total += annotation.size[0] * annotation.size[1] * annotation.num_frames
-    counts.void += sum(region_area(rle) for rle in annotation.void)
+    whole = annotation.size[0] * annotation.size[1]
+    voids = [area for rle in annotation.void if (area := region_area(rle)) < whole]
+    counts.total += whole * len(voids)
+    counts.void += sum(voids)
     present = set()
     for segment in annotation.segments:
         if not 0 <= segment.category_id < len(counts.pixels):

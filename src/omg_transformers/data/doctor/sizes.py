@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # Data sets of photographs have hundreds of sizes, others one: a few, or one with exceptions, is unusual.
 FEW = 3
 USUAL_SHARE = 0.8
+MIN_PICTURES = 10
 SLIVER = 6.0
 SMALL_SIDE = 16
 
@@ -22,7 +23,8 @@ def check_sizes(split: SplitReport) -> Iterator[Problem]:
     """A few sizes where one is expected, exceptions from the usual one, slivers and stamps."""
     total = sum(split.sizes.values())
     (usual, count), *others = split.sizes.most_common() or [((0, 0), 0)]
-    if others and (len(split.sizes) <= FEW or count >= USUAL_SHARE * total):
+    is_judged = total >= MIN_PICTURES or split.num_frames > split.num_usable
+    if others and is_judged and (len(split.sizes) <= FEW or count >= USUAL_SHARE * total):
         rest = ", ".join(f"{number} {_size(size)}" for size, number in others[:FEW])
         more = f" and {len(others) - FEW} more sizes" if len(others) > FEW else ""
         yield Problem("mixed_sizes", f"{count} of {total} are {_size(usual)}, others {rest}{more}", split.name)
