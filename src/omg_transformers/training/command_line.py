@@ -66,6 +66,9 @@ def ending_clearly(run: RunT, save: Callable[[RunT], None], *of_data: type[Excep
     except harmless as error:
         save(run)
         raise SystemExit(f"the run ended after step {run.step}, which was saved: {error}") from error
+    except (ValueError, TypeError, LookupError):  # a surprise, of an evaluation for one
+        save(run)
+        raise
     except (OSError, FloatingPointError) as error:
         raise SystemExit(f"the run ended after step {run.step}: {error}") from error
     except RuntimeError as error:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from omg_transformers.training.normalisers import Normalisers, count_targets
-from omg_transformers.training.questions import make_question, move_question
+from omg_transformers.training.questions import make_independent_questions, move_question
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ class Lesson:
     """
 
     batch: Batch
-    questions: dict[str, Question]
+    questions: dict[str, list[Question]]
     normalisers: dict[str, Normalisers]
     generators: list[torch.Generator]
     seed: int
@@ -67,7 +66,7 @@ class Teacher:
         """
         lessons = [self._lesson(batch, step, place) for place, batch in enumerate(batches)]
         for name in lessons[0].questions:
-            counts = [self._count(lesson.questions[name]) for lesson in lessons]
+            counts = [self._count(question) for lesson in lessons for question in lesson.questions[name]]
             total = torch.stack(counts).sum(0).to(self.accelerator.device)
             shared = Normalisers.shared(total, self.criterion.settings)
             for lesson in lessons:
@@ -77,46 +76,51 @@ class Teacher:
     def losses(self, lesson: Lesson) -> dict[str, Tensor]:
         """The weighted sum of all heads' losses, `loss`, and its parts, "head/part"; NaN if an answer is not finite."""
         device, batch = self.accelerator.device, lesson.batch
-        questions = {name: move_question(question, device) for name, question in lesson.questions.items()}
+        asked = [(name, move_question(q, device)) for name, questions in lesson.questions.items() for q in questions]
         torch.manual_seed(lesson.seed)
         with self.accelerator.autocast():
-            predictions = self.answers(
+            answers = self.answers(
                 batch["pixel_values"].to(device),
                 batch["pixel_mask"].to(device),
-                [question.inputs for question in questions.values()],
+                [question.inputs for _, question in asked],
+                [question.clips for _, question in asked],
             )
-        is_bad = ~torch.stack([_finite_samples(layers) for layers in predictions]).all(0)
-        lesson.suspects = [name for name, bad in zip(batch["sample_ids"], is_bad.tolist(), strict=True) if bad]
+        lesson.suspects = _suspects(batch["sample_ids"], [question for _, question in asked], answers)
         if lesson.suspects:  # there is nothing to match; NaN tells every process to leave the step out
-            broken = torch.stack([layer.mask_logits.sum() for layers in predictions for layer in layers]).sum()
-            return {"loss": broken * torch.nan, **{f"{name}/total": broken.detach() * torch.nan for name in questions}}
+            broken = torch.stack([layer.mask_logits.sum() for layers in answers for layer in layers]).sum() * torch.nan
+            return {"loss": broken, **{f"{name}/total": broken.detach() for name in lesson.questions}}
         total, losses = torch.zeros((), device=device), dict[str, torch.Tensor]()
-        for place, ((name, question), layers) in enumerate(zip(questions.items(), predictions, strict=True)):
+        for (name, question), layers in zip(asked, answers, strict=True):
             found = self.criterion(
                 layers,
                 question.targets,
                 is_matched=question.is_matched,
-                generator=lesson.generators,
+                generator=[lesson.generators[clip] for clip in _clips(question, batch)],
                 normalisers=lesson.normalisers[name],
             )
-            total = total + (1.0 if place == 0 else self.alongside[name]) * found["total"]
-            losses |= {f"{name}/{part}": v.detach() for part, v in found.items() if not part.startswith("layer_")}
+            total = total + (1.0 if name == next(iter(lesson.questions)) else self.alongside[name]) * found["total"]
+            for part, value in found.items():
+                if not part.startswith("layer_"):
+                    key = f"{name}/{part}"
+                    losses[key] = losses.get(key, 0.0) + value.detach()
         return {"loss": total, **losses}
 
     def _lesson(self, batch: Batch, step: int, place: int) -> Lesson:
         generators = [torch.Generator().manual_seed(seed) for seed in batch["seeds"]]
         of_step = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        ask = functools.partial(
-            make_question,
-            annotations=batch["annotations"],
-            class_embeds=self.vocabulary.class_embeds(batch["label_space"]),
-            size=(batch["pixel_values"].shape[-2], batch["pixel_values"].shape[-1]),
-            generator=of_step,
-            sample_generators=generators,
-            with_classes=self.with_classes,
-            correction_share=self.correction_share,
-        )
-        questions = {name: ask(self.heads[name]) for name in self.tasks[batch["part"]]}
+        questions = {
+            name: make_independent_questions(
+                self.heads[name],
+                batch["annotations"],
+                class_embeds=self.vocabulary.class_embeds(batch["label_space"]),
+                size=(batch["pixel_values"].shape[-2], batch["pixel_values"].shape[-1]),
+                generators=generators,
+                with_classes=self.with_classes,
+                # The same on all processes and in all parts of a step.
+                asks_again=float(torch.rand((), generator=of_step)) < self.correction_share,
+            )
+            for name in self.tasks[batch["part"]]
+        }
         seed = ((self.seed * 1_000_003 + step) * 1_024 + place) * 4_096 + self.accelerator.process_index
         return Lesson(batch, questions, {}, generators, seed)
 
@@ -126,6 +130,21 @@ class Teacher:
         return count_targets(
             question.targets, num_queries=asked, is_matched=question.is_matched, settings=self.criterion.settings
         )
+
+
+def _clips(question: Question, batch: Batch) -> Sequence[int]:
+    return range(len(batch["sample_ids"])) if question.clips is None else question.clips
+
+
+def _suspects(
+    sample_ids: Sequence[str], questions: Sequence[Question], answers: Sequence[list[QueryOutput]]
+) -> list[str]:
+    """The ids of samples with an answer that is not finite."""
+    bad: set[int] = set()
+    for question, layers in zip(questions, answers, strict=True):
+        rows = (~_finite_samples(layers)).nonzero().flatten().tolist()
+        bad |= {row if question.clips is None else question.clips[row] for row in rows}
+    return [sample_ids[row] for row in sorted(bad)]
 
 
 @torch.no_grad()
