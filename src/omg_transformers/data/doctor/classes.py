@@ -27,9 +27,9 @@ VOID_NAMES = frozenset(
     )
 )  # fmt: skip
 # Splits are compared when so many classes occur in both, by the cosine of their shares (square roots, so that one
-# large class does not decide).
+# large class does not decide): shifted they must be alike, and at least so many times nearer than as they are.
 MIN_CLASSES = 5
-UNLIKE, LIKE = 0.6, 0.85
+LIKE, NEARER = 0.9, 3.0
 MUCH_VOID = 0.05
 
 
@@ -93,7 +93,7 @@ def compare_splits(splits: Sequence[SplitReport]) -> Iterator[Problem]:
         plain = float(one @ other)
         for shift in (-1, 1):
             shifted = float(one @ np.roll(other, shift))
-            if plain < UNLIKE and shifted > LIKE:
+            if shifted > LIKE and NEARER * (1 - shifted) < 1 - plain:
                 way = "lowered" if shift < 0 else "raised"
                 text = (
                     f"its classes fit those of {first.name!r} only when each id is {way} by 1 "

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 # Outlines are drawn between pixels, so a mask may start or end a pixel away, and large ones are drawn roughly.
 SLACK, SLACK_SHARE = 3.0, 0.1
 AREA_SLACK = 0.25
-# Per frame of one object: its stated box (x, y, width, height) and its stated area, None where nothing is stated.
-Stated = tuple[Any, Any]
+
+
+class Stated(NamedTuple):
+    """What is stated of one object. rows: per frame its box (x, y, width, height) and area, None where unsaid."""
+
+    category_id: Any
+    rows: list[tuple[Any, Any]]
 
 
 @dataclass(slots=True)
@@ -35,19 +40,24 @@ class JsonFacts:
     """
 
     faults: list[tuple[str, Fault]] = field(default_factory=list)
-    stated: dict[str, dict[int, list[Stated]]] = field(default_factory=lambda: defaultdict(dict))
+    stated: dict[str, dict[int, Stated]] = field(default_factory=lambda: defaultdict(dict))
     used: Counter[int] = field(default_factory=Counter)
     listed: set[int] = field(default_factory=set)
 
     def check(self, sample: Sample) -> Iterator[Fault]:
         """Stated boxes and areas against the masks of a sample; one fault of each kind per object."""
         stated = self.stated.get(sample.sample_id, {})
+        numbers = Counter(entry.category_id for entry in stated.values())
         for place, segment in enumerate(sample.annotation.segments):
-            rows = stated.get(segment.track_id)
-            if rows is None or len(rows) != len(segment.masks):
+            entry = stated.get(segment.track_id)
+            if entry is None or len(entry.rows) != len(segment.masks):
+                continue
+            # Readers join all stuff of one class.
+            label = segment.category_id
+            if label >= 0 and not sample.annotation.is_thing[label] and numbers[entry.category_id] > 1:
                 continue
             kinds = set()
-            for frame, (rle, (box, area)) in enumerate(zip(segment.masks, rows, strict=True)):
+            for frame, (rle, (box, area)) in enumerate(zip(segment.masks, entry.rows, strict=True)):
                 for kind, text in _disagreements(rle, box, area):
                     if kind not in kinds:
                         kinds.add(kind)
@@ -116,7 +126,8 @@ def _read_videos(content: Mapping[str, Any], facts: JsonFacts) -> None:
         if not isinstance(masks, list) or not isinstance(number, int):
             continue
         boxes, areas = (_per_frame(row.get(key), len(masks)) for key in ("bboxes", "areas"))
-        facts.stated[names.get(row.get("video_id"), "")][number] = list(zip(boxes, areas, strict=True))
+        rows = list(zip(boxes, areas, strict=True))
+        facts.stated[names.get(row.get("video_id"), "")][number] = Stated(category, rows)
 
 
 def _check_annotation_ids(annotations: Sequence[Mapping[str, Any]], owner: str, facts: JsonFacts) -> None:
@@ -154,7 +165,7 @@ def _state(facts: JsonFacts, sample: str, row: Mapping[str, Any]) -> None:
     if isinstance(category, int):
         facts.used[category] += 1
     if isinstance(number, int) and ("bbox" in row or "area" in row):
-        facts.stated[sample][number] = [(row.get("bbox"), row.get("area"))]
+        facts.stated[sample][number] = Stated(category, [(row.get("bbox"), row.get("area"))])
 
 
 def _per_frame(values: Any, length: int) -> list[Any]:
