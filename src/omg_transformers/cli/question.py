@@ -28,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="open_clip weights of the model's text tower, a tag or a local file: --labels may then be any text "
         "(only for models with an open_clip backbone, such as converted ones)",
     )
+    parser.add_argument(
+        "--seen-classes",
+        metavar="NAMES|trained",
+        help="which of the names were trained, with commas, or `trained`: those of the model's own label spaces; the "
+        "CLIP backbone of models that have one then helps with the others",
+    )
     parser.add_argument("--threshold", type=read_score, help="leave out what scores below, 0 to 1 (the task's own)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (a GPU if there is one)")
 

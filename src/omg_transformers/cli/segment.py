@@ -33,12 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("omg_seg_output"), help="output folder (%(default)s)")
     question.add_arguments(parser)
-    parser.add_argument(
-        "--seen-classes",
-        metavar="NAMES|trained",
-        help="which of the names were trained, with commas, or `trained`: those of the model's own label spaces; the "
-        "CLIP backbone of models that have one then helps with the others",
-    )
     parser.add_argument("--batch-size", type=question.read_count, default=1, help="pictures per forward pass (1)")
     parser.add_argument("--legend", action="store_true", help="list the names below each overlay")
     parser.add_argument(

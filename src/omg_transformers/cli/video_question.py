@@ -51,7 +51,7 @@ def check_arguments(options: argparse.Namespace) -> bool:
         raise ValueError(f"{given[0]} follows objects, and --task {options.task} does not: leave one of them out")
     if options.task == FOLLOWS and not given:
         raise ValueError(f"--task {FOLLOWS} follows what it is shown: give --follow, --box or --mask")
-    names = ("labels", "text_tower", "threshold", "window", "overlap", "mode")
+    names = ("labels", "seen_classes", "text_tower", "threshold", "window", "overlap", "mode")
     unused = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
     if given and unused:
         raise ValueError(f"{', '.join(unused)} cannot be used with {given[0]}: objects are followed without classes")
@@ -71,6 +71,7 @@ def _find(pipeline: OMGSegPipeline, options: argparse.Namespace) -> VideoSession
 
     labels = question.read_labels(options.labels, pipeline.model.config.label_spaces or ())
     asked = {name: getattr(options, name) for name in ("threshold", "window", "overlap", "mode")}
+    asked["seen_classes"] = question.read_seen_classes(options.seen_classes)
     asked = {name: value for name, value in asked.items() if value is not None}
     return VideoSession(pipeline.model, pipeline.processor, options.task or FINDS_ALL, labels, **asked)
 

@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from omg_transformers.formats.atomic_file import PartFile
 from omg_transformers.formats.coco_instances import coco_results
+from omg_transformers.ops.votes import TrackVotes
 
 if TYPE_CHECKING:
     from omg_transformers.labels import LabelSpace
     from omg_transformers.structures import Segments
 
 
-@dataclass(slots=True)
-class _Track:
-    categories: Counter[int] = field(default_factory=Counter)
-    score_sum: float = 0.0
-
-    @property
-    def category_id(self) -> int:
-        return self.categories.most_common(1)[0][0]
-
-    @property
-    def score(self) -> float:
-        return self.score_sum / self.categories.total()
-
-
 class YoutubeVisResults:
     """Keeps the masks of each object in a file of its own while the video runs, since the format wants them object by
     object: memory does not grow with the video.
 
-    YouTube-VIS ranks whole tracks: an object has the mean of its scores over the frames that show it, and the class
-    that most of them say (of equals the earlier), as in the data set's own baseline, MaskTrack R-CNN.
+    Whole tracks are ranked: for the class and the score of an object see TrackVotes.
     """
 
     def __init__(self, path: str | Path, video_id: int | str, label_space: LabelSpace | None) -> None:
@@ -44,7 +28,7 @@ class YoutubeVisResults:
         self._masks = PartFile(Path(path).with_suffix(".masks")).path
         self._masks.mkdir()
         self._video_id, self._label_space = video_id, label_space
-        self._tracks: dict[int, _Track] = {}
+        self._tracks: dict[int, TrackVotes] = {}
         self._num_frames = 0
 
     def add(self, position: int, segments: Segments) -> None:
@@ -53,9 +37,8 @@ class YoutubeVisResults:
             raise ValueError(f"frame {position} comes after frame {self._num_frames - 1}: give frames in their order")
         self._num_frames = position + 1
         for entry in coco_results(segments, self._label_space, image_id=position, only_things=True):
-            track = self._tracks.setdefault(entry["id"], _Track())
-            track.categories[entry["category_id"]] += 1
-            track.score_sum += entry["score"]
+            track = self._tracks.setdefault(entry["id"], TrackVotes())
+            track.add(entry["category_id"], entry["score"])
             with self._file(entry["id"]).open("a", encoding="ascii") as stream:
                 stream.write(f"{position}\t{json.dumps(entry['segmentation'])}\n")
 
@@ -76,10 +59,10 @@ class YoutubeVisResults:
         finally:
             shutil.rmtree(self._masks, ignore_errors=True)
 
-    def _write_track(self, stream: TextIO, identity: int, track: _Track) -> None:
+    def _write_track(self, stream: TextIO, identity: int, track: TrackVotes) -> None:
         head = {
             "video_id": self._video_id,
-            "category_id": track.category_id,
+            "category_id": track.label,
             "score": round(track.score, 6),
             "id": identity,
         }

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from omg_transformers.ops.votes import TrackVotes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -29,27 +31,25 @@ class FrameResult:
 
 
 def join_frames(results: Iterable[FrameResult]) -> Segments:
-    """One result for a whole video, with the label and the score that each id has last. ValueError without a frame."""
+    """One result for a whole video, with label and score by TrackVotes. ValueError without a frame."""
     frames = [on_cpu(result.segments) for result in results]
     if not frames:
         raise ValueError("the video has no frame: give at least one")
-    last = {
-        identity: (label, score)
-        for segments in frames
-        for identity, label, score in zip(
-            segments.ids.tolist(), segments.labels.tolist(), segments.scores.tolist(), strict=True
-        )
-    }
+    votes: dict[int, TrackVotes] = {}
+    for segments in frames:
+        told = zip(segments.ids.tolist(), segments.labels.tolist(), segments.scores.tolist(), strict=True)
+        for identity, label, score in told:
+            votes.setdefault(identity, TrackVotes()).add(label, score)
     id_maps = [segments.id_map for segments in frames if segments.id_map is not None]
     rles: tuple[tuple[RLE | None, ...], ...] | None = None
     if not id_maps:
         masks = [dict(zip(each.ids.tolist(), each.rles or (), strict=True)) for each in frames]
-        rles = tuple(tuple(frame.get(identity, (None,))[0] for frame in masks) for identity in last)
+        rles = tuple(tuple(frame.get(identity, (None,))[0] for frame in masks) for identity in votes)
     return dataclasses.replace(
         frames[0],
-        ids=torch.tensor(list(last), dtype=torch.int64),
-        labels=torch.tensor([label for label, _ in last.values()], dtype=torch.int64),
-        scores=torch.tensor([score for _, score in last.values()], dtype=torch.float32),
+        ids=torch.tensor(list(votes), dtype=torch.int64),
+        labels=torch.tensor([track.label for track in votes.values()], dtype=torch.int64),
+        scores=torch.tensor([track.score for track in votes.values()], dtype=torch.float32),
         id_map=torch.cat(id_maps) if id_maps else None,
         rles=rles,
         info={},
