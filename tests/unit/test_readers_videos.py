@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omg_transformers.data import SampleError, detect_layouts, iterate, open_layout
+from omg_transformers.data import (
+    SampleError,
+    as_iterable_dataset,
+    detect_layouts,
+    iterate,
+    open_layout,
+    sample_from_row,
+)
 from omg_transformers.data.frames import decode_frames
 from omg_transformers.data.readers.videos import natural_order, pair_frames, values_of
 from omg_transformers.data.regions import decode_region, region_area
@@ -137,6 +144,14 @@ def test_videos_survive_pickling(tmp_path):
     write_video(tmp_path, "v", [ids_of((1, 0, 4, 0, 4))])
     source = open_layout("davis", tmp_path)
     assert pickle.loads(pickle.dumps(source)).sample(0) == source.sample(0)
+
+
+def test_videos_go_through_a_streaming_dataset_and_back(tmp_path):
+    write_video(tmp_path, "v", [ids_of((1, 0, 4, 0, 4)), None])
+    write_video(tmp_path, "w", [ids_of((5, 0, 4, 0, 4))])
+    source = open_layout("davis", tmp_path)
+    rows = as_iterable_dataset(source, num_shards=2)
+    assert [sample_from_row(row, source.label_space) for row in rows] == list(source)
 
 
 def test_frame_2_comes_before_frame_10(tmp_path):
