@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from omg_transformers.labels import LabelSpace
     from omg_transformers.structures import RLE, Sample
 
-_MAX_IMAGE_ID = 2**53
+# The largest that every reader of JSON keeps exactly.
+MAX_NUMBER = 2**53
 
 
 class CocoPanopticWriter(SplitWriter):
@@ -26,7 +27,7 @@ class CocoPanopticWriter(SplitWriter):
         super().__init__(root, split, label_space)
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
-        self._ids = NumberGiver(_MAX_IMAGE_ID)
+        self._ids = NumberGiver(MAX_NUMBER)
         _, self._json, self._pngs = self.places(root, split)
         self._pngs.mkdir(parents=True)
 
@@ -79,7 +80,7 @@ class CocoInstancesWriter(SplitWriter):
         super().__init__(root, split, label_space)
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
-        self._ids = NumberGiver(_MAX_IMAGE_ID)
+        self._ids, self._segment_ids = NumberGiver(MAX_NUMBER), NumberGiver(MAX_NUMBER)
 
     @staticmethod
     def places(root: Path, split: str) -> tuple[Path, ...]:
@@ -99,7 +100,8 @@ class CocoInstancesWriter(SplitWriter):
                 if rle is None or label is None:
                     continue
                 self.num_segments += 1
-                row = {"id": self.num_segments, "image_id": image["id"], "segmentation": counts_as_text(rle)}
+                number = self._segment_ids.give(segment.track_id)
+                row = {"id": number, "image_id": image["id"], "segmentation": counts_as_text(rle)}
                 self._annotations.append({**row, **_about(rle, self.label_space.dataset_ids[label], segment.is_crowd)})
         self.lose_void(sample, frames)
 

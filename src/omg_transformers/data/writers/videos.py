@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from omg_transformers.data.regions import decode_region, merge_regions, region_area
-from omg_transformers.data.writers.coco import box_xywh, counts_as_text, named_categories
+from omg_transformers.data.writers.coco import MAX_NUMBER, box_xywh, counts_as_text, named_categories
 from omg_transformers.data.writers.split_writer import NumberGiver, SplitWriter, painted
 from omg_transformers.formats.atomic_file import write_bytes, write_json, write_png
 from omg_transformers.formats.davis import davis_palette
@@ -32,6 +32,7 @@ class YoutubeVisWriter(SplitWriter):
         super().__init__(root, split, label_space)
         self._videos: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
+        self._track_ids = NumberGiver(MAX_NUMBER)
 
     @staticmethod
     def places(root: Path, split: str) -> tuple[Path, ...]:
@@ -64,7 +65,7 @@ class YoutubeVisWriter(SplitWriter):
             self.num_segments += 1
             self._annotations.append(
                 {
-                    "id": self.num_segments,
+                    "id": self._track_ids.give(segment.track_id),
                     "video_id": number,
                     "category_id": self.label_space.dataset_ids[label],
                     "iscrowd": int(segment.is_crowd),
