@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from omg_transformers.data.frames import decode_frame
 from omg_transformers.data.sources import SampleError, check_on_error
 from omg_transformers.data.writers.coco import CocoInstancesWriter, CocoPanopticWriter
 from omg_transformers.data.writers.videos import DavisWriter, YoutubeVisWriter
@@ -17,6 +18,7 @@ from omg_transformers.settings import nearest
 if TYPE_CHECKING:
     from omg_transformers.data.sources import OnError, SampleSource
     from omg_transformers.data.writers.split_writer import SplitWriter
+    from omg_transformers.structures import Sample
 
 WRITERS: dict[str, type[SplitWriter]] = {
     "coco_panoptic": CocoPanopticWriter,
@@ -66,11 +68,14 @@ def write_source(
     skipped: list[str] = []
     for index in tqdm(range(length), unit="sample", desc=split, disable=not show_progress):
         try:
-            writer.add(source.sample(index))
+            sample = source.sample(index)
+            _check_frames(sample)
         except SampleError as error:
             if on_error == "raise":
                 raise
             skipped.append(str(error))
+        else:
+            writer.add(sample)
     writer.close()
     return Written(
         kind, split, length - len(skipped), writer.num_frames, writer.num_segments, dict(writer.losses), tuple(skipped)
@@ -93,6 +98,12 @@ def format_written(written: Written) -> str:
     lines += [f"  not held: {count} {loss}" for loss, count in written.losses.items()]
     lines += [f"  left out: {reason}" for reason in written.skipped]
     return "\n".join(lines)
+
+
+def _check_frames(sample: Sample) -> None:
+    """Refuse, with SampleError, frames that cannot be decoded: they would only be copied."""
+    for frame in sample.frames:
+        decode_frame(frame, name=sample.sample_id, expected_size=sample.annotation.size, at_least=(1, 1))
 
 
 def _writer(kind: str) -> type[SplitWriter]:
