@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
+import resource
 import signal
 
 import pytest
@@ -337,16 +337,21 @@ def test_only_the_best_weights_are_kept(tmp_path):
     assert json.loads((path / "best.json").read_text()) == {"step": 30, "figure": 0.6}
 
 
-def test_a_save_that_fails_leaves_the_older_checkpoint(tmp_path):
-    class Full(Small):
-        def save_pretrained(self, save_directory):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
+@pytest.mark.parametrize("limit", [100, 2000], ids=["weights", "optimizer"])
+def test_a_save_that_finds_no_room_leaves_the_older_checkpoint(tmp_path, limit):
     model, optimizer = trained()
-    save_checkpoint(tmp_path, Progress(1, {}), model=model, optimizer=optimizer)
-    with pytest.raises(OSError, match=r"No space left.*untouched"):
-        save_checkpoint(tmp_path, Progress(2, {}), model=Full(), optimizer=optimizer)
+    first = save_checkpoint(tmp_path, Progress(1, {}), model=model, optimizer=optimizer)
+    sizes = {file.name: file.stat().st_size for file in first.iterdir()}
+    assert 100 < sizes["model.safetensors"] < 2000 < sizes["optimizer.pt"]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"step_00000002 could not be written.*untouched"):
+            save_checkpoint(tmp_path, Progress(2, {}), model=model, optimizer=optimizer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [entry.name for entry in tmp_path.iterdir()] == ["step_00000001"]
+    load_checkpoint(first, model=model, optimizer=optimizer)
 
 
 def test_memory_that_runs_out_is_explained_by_settings():

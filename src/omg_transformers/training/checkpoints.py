@@ -58,7 +58,7 @@ def save_checkpoint(
     target = folder / f"step_{progress.step:08d}"
     with written_whole(target) as part:
         model.save_pretrained(str(part))
-        torch.save(optimizer.state_dict(), part / _OPTIMIZER)
+        _save_pickle(optimizer.state_dict(), part / _OPTIMIZER)
         if average is not None:
             save_file(_shared_once(average.state_dict()), part / _AVERAGE)
         content = {"format": _FORMAT, "step": progress.step, "state": progress.state}
@@ -92,21 +92,22 @@ def written_whole(target: Path) -> Iterator[Path]:
         if target.exists():
             _remove(target)
         part.rename(target)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
-        if isinstance(error, RuntimeError) and not _is_about_files(error):
-            raise
-        number = error.errno if isinstance(error, OSError) else None
         raise OSError(
-            number,
             f"{target} could not be written ({error}). Free space there or choose another output; what was complete "
-            "before is untouched: --resume goes on from it",
+            "before is untouched: --resume goes on from it"
         ) from error
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
-def _is_about_files(error: RuntimeError) -> bool:
-    # torch.save reports a full disk in these words only.
-    return any(words in str(error) for words in ("PytorchStreamWriter", "unexpected pos", "file write failed"))
+def _save_pickle(content: Any, path: Path) -> None:
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:  # what torch makes of a full disk, in words that change
+        raise OSError(f"{path.name}: {error}") from error
 
 
 def _remove(folder: Path) -> None:

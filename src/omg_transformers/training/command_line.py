@@ -38,7 +38,6 @@ def parse_recipe(kind: type[SettingsT], description: str) -> tuple[SettingsT, bo
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the output folder")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="settings that differ from the file")
     arguments = parser.parse_intermixed_args()
-    disable_progress_bar()  # transformers draws one for every file that it writes
     given = {"output": arguments.output, "max_steps": arguments.max_steps}
     words = [*arguments.changes, *(f"{name}={value}" for name, value in given.items() if value is not None)]
     return load_settings(kind, arguments.config, words), arguments.resume
@@ -47,6 +46,7 @@ def parse_recipe(kind: type[SettingsT], description: str) -> tuple[SettingsT, bo
 @contextmanager
 def refusing_mistakes() -> Iterator[None]:
     """Ends the program with the message alone when settings or files are wrong: before any work is done."""
+    disable_progress_bar()  # transformers draws one for every file that it reads or writes
     try:
         yield
     except (ValueError, LookupError, OSError, StrictDataclassError) as error:
