@@ -24,6 +24,7 @@ NUM_BLOCKS = {
     "CONTRIBUTING.md": {"bash": 1},
     "docs/command_line.md": {"bash": 2, "python": 3},
     "docs/data.md": {"python": 1},
+    "docs/data_doctor.md": {"bash": 1, "python": 2},
     "docs/evaluation.md": {"python": 1},
     "docs/heads.md": {"python": 2},
     "docs/labels.md": {"python": 3},

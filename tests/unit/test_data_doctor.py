@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,6 +231,11 @@ def test_a_planted_fault_is_named(instances, kind, plant):
 def test_every_kind_is_planted_somewhere():
     planted = {kind for kind, _ in PLANTS} | ELSEWHERE | set(test_data_doctor_samples.PLANTED)
     assert planted == set(KINDS)
+
+
+def test_the_page_about_it_names_every_kind():
+    page = (Path(__file__).parents[2] / "docs" / "data_doctor.md").read_text(encoding="utf-8")
+    assert [kind for kind in KINDS if f"`{kind}`" not in page] == []
 
 
 def test_a_bad_sample_does_not_hide_the_others(instances):
