@@ -132,6 +132,19 @@ def test_a_file_without_masklets_is_refused(tmp_path):
         open_layout("sa_v", write_json(tmp_path, masklet=[]), "manual").annotation(0)
 
 
+@pytest.mark.parametrize(
+    "change", [{"masklet_id": [1, 1]}, {"masklet_id": None}, {"video_height": 0}, {"video_width": float("nan")}]
+)
+def test_a_bad_head_of_a_file_is_named(tmp_path, change):
+    source = open_layout("sa_v", write_json(tmp_path, **change))
+    with pytest.raises(SampleError, match=rf"sav_1_manual\.json has {next(iter(change))}="):
+        source.annotation(0)
+
+
+def test_sizes_may_be_texts_as_in_older_files(tmp_path):
+    assert open_layout("sa_v", write_json(tmp_path, masklet_id=["0", "2"])).annotation(0).num_frames == 3
+
+
 def test_a_split_that_is_no_kind_of_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no split 'train' in the layout sa_v"):
         open_layout("sa_v", write_json(tmp_path), "train")

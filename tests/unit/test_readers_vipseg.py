@@ -157,6 +157,11 @@ def test_a_category_that_is_not_listed_is_refused(tmp_path):
         open_layout("vipseg", colored_set(tmp_path, [other] * 2)).sample(0)
 
 
+def test_a_segment_without_id_is_an_error_of_its_video(tmp_path):
+    with pytest.raises(SampleError, match=r"v/00000000\.png: segment number 0 has no id: expected a whole number"):
+        open_layout("vipseg", colored_set(tmp_path, [[{"category_id": 0}]] * 2)).sample(0)
+
+
 def test_the_real_clip_has_the_segments_of_its_readme(shared_data):
     source = open_layout("vipseg", shared_data / "VIPSeg_from_camvid")
     assert source.num_samples == 1 and source.label_space is VIPSEG

@@ -164,13 +164,17 @@ def test_the_folder_of_the_frames_can_be_given(tmp_path):
             {"annotations": [track(None, None, video=9)]},
             "annotation 1 belongs to video 9, which `videos` does not list",
         ),
-        ({"annotations": [{"id": 1, "video_id": 0}]}, "has no category_id, segmentations"),
+        ({"annotations": [{"id": 1, "video_id": 0}]}, "annotation 1 has no category_id: expected a whole number"),
         ({"annotations": [track(None, None), track(None, None)]}, "the annotation ids 1 occur twice in video 0"),
+        ({"videos": [{"id": 0, "height": 4, "width": 0, "file_names": ["v/0.jpg"]}]}, "video 0 is 4 high and 0 wide"),
+        ({"videos": [{"id": 0, "height": 4, "width": 4, "file_names": [[]]}]}, "expected positive numbers and names"),
         ({"annotations": [track(None, None, category=5)]}, "annotations have the categories 5, which are not listed"),
     ],
 )
 def test_a_bad_file_is_refused_at_once(tmp_path, change, message):
-    root = write(tmp_path, {**content_of([track(COMPRESSED, None)]), **change})
+    content = content_of([track(COMPRESSED, None)])
+    root = write(tmp_path, content)
+    (root / "train/instances.json").write_text(json.dumps({**content, **change}))
     with pytest.raises(ValueError, match=message):
         open_layout("youtube_vis", root, "train")
 

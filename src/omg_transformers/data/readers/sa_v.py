@@ -76,7 +76,7 @@ class SaVSource(VideoSource):
         """As the file says, the same for all frames."""
         del position
         content = _read(next(truth for truth in video.truths if truth is not None))
-        return int(content["video_height"]), int(content["video_width"])
+        return _whole(content["video_height"]), _whole(content["video_width"])
 
     def pictures(self, video: Video, positions: Sequence[int]) -> tuple[Path | np.ndarray[Any, Any], ...]:
         """Paths of the frames, or the frames of the mp4, decoded."""
@@ -95,14 +95,15 @@ class SaVSource(VideoSource):
         content = _read(truth)
         size = self.size(video, position)
         masks = content["masklet"][position]
-        ids = content.get("masklet_id") or list(range(len(masks)))
+        ids = [_whole(number) for number in content["masklet_id"]]
         if not isinstance(masks, list) or len(masks) != len(ids):
-            raise SampleError(f"{truth}, frame {position}: {len(masks)} masks for {len(ids)} objects: expected as many")
+            found = f"{len(masks)} masks" if isinstance(masks, list) else f"{masks!r:.40}"
+            raise SampleError(f"{truth}, frame {position}: {found} for {len(ids)} objects: expected as many masks")
         regions = {}
         for number, mask in zip(ids, masks, strict=True):
             rle = region_of_coco(mask, size, where=f"{truth}, frame {position}, object {number}")
             if rle is not None:
-                regions[int(number) + 1] = Region(-1, rle)
+                regions[number + 1] = Region(-1, rle)
         return FrameTruth(size, regions, None)
 
 
@@ -167,10 +168,32 @@ def _decode(path: Path, wanted: Sequence[int], video: Video) -> tuple[np.ndarray
 
 @lru_cache(maxsize=_OPEN_FILES)
 def _read(path: Path) -> dict[str, Any]:
-    content = read_sample_object(path, ("masklet", "video_height", "video_width"), title="SA-V")
+    keys = ("masklet", "masklet_id", "video_height", "video_width")
+    content = read_sample_object(path, keys, title="SA-V")
     if not isinstance(content["masklet"], list) or not content["masklet"]:
         raise SampleError(f"{path} has no masklets: expected a list `masklet` with one list of masks per frame")
+    numbers = content["masklet_id"]
+    if (
+        not isinstance(numbers, list)
+        or not all(_is_whole(number) for number in numbers)
+        or len(set(numbers)) < len(numbers)
+    ):
+        raise SampleError(f"{path} has masklet_id={numbers!r:.60}: expected a list of different whole numbers")
+    wrong = [key for key in ("video_height", "video_width") if not _is_whole(content[key]) or _whole(content[key]) < 1]
+    if wrong:
+        raise SampleError(f"{path} has {wrong[0]}={content[wrong[0]]!r:.40}: expected a number of pixels")
     return content
+
+
+def _is_whole(value: Any) -> bool:
+    """Also as SA-V writes them: 848.0, or "0" in its older files."""
+    if isinstance(value, str):
+        return value.isdecimal()
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and float(value).is_integer()
+
+
+def _whole(value: Any) -> int:
+    return int(value)
 
 
 def _files(root: Path, kind: str) -> list[Path]:

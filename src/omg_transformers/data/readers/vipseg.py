@@ -9,6 +9,7 @@ from omg_transformers.data.readers.builtin_classes import known_classes
 from omg_transformers.data.readers.classes import DatasetClasses, classes_of_space
 from omg_transformers.data.readers.coco_panoptic import read_id_png
 from omg_transformers.data.readers.json_files import read_object
+from omg_transformers.data.readers.json_rows import check_rows
 from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.readers.pairs import subfolders
 from omg_transformers.data.readers.videos import (
@@ -119,7 +120,9 @@ class ColoredSource(VideoSource):
         content = read_object(json_path, ("annotations", "categories"), title="VIPSeg")
         classes = _listed_classes(content["categories"], label_space, json_path)
         self._class_of = classes.class_of
-        rows = {str(row["video_id"]): _frame_rows(row, json_path) for row in content["annotations"]}
+        kinds = {"video_id": (int, str), "annotations": (list,)}
+        annotations = check_rows(content["annotations"], kinds, where=json_path, noun="annotation")
+        rows = {str(row["video_id"]): _frame_rows(row, json_path) for row in annotations}
         self._rows = {(video, stem): row for video, frames in rows.items() for stem, row in frames.items()}
         self._json_path = json_path
         videos = [_colored_video(name, pictures / name, folder / name, list(frames)) for name, frames in rows.items()]
@@ -129,7 +132,7 @@ class ColoredSource(VideoSource):
         """Things and stuff of one frame."""
         size = self.size(video, position)
         ids = read_id_png(truth, size)
-        infos = {int(info["id"]): info for info in self._rows[video.name, truth.stem]["segments_info"]}
+        infos = self._infos(video.name, truth)
         strangers = [value for value in values_of(ids) if value and value not in infos]
         if strangers:
             raise SampleError(f"{truth} holds the ids {listed(strangers)}, which {self._json_path.name} does not list")
@@ -142,6 +145,19 @@ class ColoredSource(VideoSource):
         crowds = {value for value, info in infos.items() if info.get("iscrowd")}
         return FrameTruth(size, regions_of(ids, classes, crowds), void_of(ids, 0))
 
+    def _infos(self, video: str, truth: Path) -> dict[int, dict[str, Any]]:
+        rows = self._rows[video, truth.stem]["segments_info"]
+        try:
+            check_rows(
+                rows,
+                {"id": (int,), "category_id": (int,)},
+                where=f"{self._json_path}, {video}/{truth.name}",
+                noun="segment",
+            )
+        except ValueError as error:
+            raise SampleError(str(error)) from error
+        return {info["id"]: info for info in rows}
+
 
 def _raw_classes(root: Path, label_space: LabelSpace | None) -> DatasetClasses:
     path = root / CATEGORY_FILE
@@ -151,9 +167,8 @@ def _raw_classes(root: Path, label_space: LabelSpace | None) -> DatasetClasses:
 
 
 def _listed_classes(categories: Any, label_space: LabelSpace | None, where: Path) -> DatasetClasses:
-    if not isinstance(categories, list) or not all(isinstance(row, dict) and "id" in row for row in categories):
-        raise ValueError(f"{where}: expected a list of categories with id, name and isthing")
-    ids = [int(row["id"]) for row in categories]
+    check_rows(categories, {"id": (int,), "name": (str,)}, where=where, noun="category")
+    ids = [row["id"] for row in categories]
     return known_classes(categories, label_space, builtins=("vipseg",), name="vipseg_categories", where=where, used=ids)
 
 
@@ -162,11 +177,8 @@ def _videos(root: Path) -> tuple[str, ...]:
 
 
 def _frame_rows(row: dict[str, Any], json_path: Path) -> dict[str, dict[str, Any]]:
-    frames = row.get("annotations")
-    if not isinstance(frames, list) or not all("file_name" in frame and "segments_info" in frame for frame in frames):
-        raise ValueError(
-            f"{json_path}, video {row.get('video_id')}: expected a list `annotations` with file_name and segments_info"
-        )
+    kinds = {"file_name": (str,), "segments_info": (list,)}
+    frames = check_rows(row["annotations"], kinds, where=f"{json_path}, video {row['video_id']}", noun="frame")
     return {Path(frame["file_name"]).stem: frame for frame in frames}
 
 

@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 
 from omg_transformers.data.readers.builtin_classes import known_classes
 from omg_transformers.data.readers.json_files import mentions, read_object
+from omg_transformers.data.readers.json_rows import check_rows
 from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.readers.outlines import region_of_coco
 from omg_transformers.data.readers.pairs import subfolders
@@ -82,9 +83,12 @@ class YoutubeVisSource(VideoSource):
         incomplete: Incomplete = "void",
     ) -> None:
         content = read_object(json_path, ("videos", "categories"), title="YouTube-VIS")
+        kinds = {"id": (int, str), "height": (int,), "width": (int,), "file_names": (list,)}
+        check_rows(content["videos"], kinds, where=json_path, noun="video")
+        check_rows(content["categories"], {"id": (int,), "name": (str,)}, where=json_path, noun="category")
         self._tracks = _tracks_by_video(content, json_path)
         used = {track["category_id"] for tracks in self._tracks.values() for track in tracks}
-        unknown = used - {row.get("id") for row in content["categories"]}
+        unknown = used - {row["id"] for row in content["categories"]}
         if unknown:
             raise ValueError(f"{json_path}: annotations have the categories {listed(unknown)}, which are not listed")
         classes = known_classes(
@@ -97,9 +101,9 @@ class YoutubeVisSource(VideoSource):
         )
         self._class_of = classes.class_of
         wanted = [row for row in content["videos"] if incomplete != "leave_out" or row.get("exhaustive", True)]
+        self._rows = {_name_of(row, json_path): row for row in wanted}
         if pictures is None:
             pictures = _picture_folder(json_path, split, wanted)
-        self._rows = {_name_of(row, json_path): row for row in wanted}
         self._has_void = {
             name for name, row in self._rows.items() if incomplete == "void" and not row.get("exhaustive", True)
         }
@@ -141,23 +145,21 @@ def _files(root: Path) -> dict[str, Path]:
 
 
 def _tracks_by_video(content: dict[str, Any], json_path: Path) -> dict[Any, list[dict[str, Any]]]:
-    annotations = content.get("annotations")
-    if not annotations:
+    if not content.get("annotations"):
         raise ValueError(
             f"{json_path} holds no annotations: the files of the validation and test splits come without them; they "
             "can be segmented, but not learnt from or judged"
         )
-    known = {row.get("id") for row in content["videos"]}
+    kinds = {"id": (int,), "video_id": (int, str), "category_id": (int,), "segmentations": (list,)}
+    known = {row["id"] for row in content["videos"]}
     tracks: dict[Any, list[dict[str, Any]]] = {}
-    for row in annotations:
-        missing = sorted({"id", "video_id", "category_id", "segmentations"} - set(row))
-        if missing:
-            raise ValueError(f"{json_path}: the annotation {str(row)[:80]} has no {', '.join(missing)}")
+    for row in check_rows(content["annotations"], kinds, where=json_path, noun="annotation"):
         if row["video_id"] not in known:
             raise ValueError(
                 f"{json_path}: annotation {row['id']} belongs to video {row['video_id']}, which `videos` does not list"
             )
-        tracks.setdefault(row["video_id"], []).append({**row, "segmentations": _compressed(row["segmentations"])})
+        masks = [_compressed(mask) for mask in row["segmentations"]]
+        tracks.setdefault(row["video_id"], []).append({**row, "segmentations": masks})
     for video, rows in tracks.items():
         twice = [number for number, count in Counter(row["id"] for row in rows).items() if count > 1]
         if twice:
@@ -165,28 +167,28 @@ def _tracks_by_video(content: dict[str, Any], json_path: Path) -> dict[Any, list
     return tracks
 
 
-def _compressed(masks: Any) -> Any:
-    """Lists of runs as bytes, a tenth of the memory. Whatever looks wrong stays, for the error of its video."""
-    if not isinstance(masks, list):
-        return masks
-    return [_compressed_mask(mask) for mask in masks]
-
-
-def _compressed_mask(mask: Any) -> Any:
+def _compressed(mask: Any) -> Any:
+    """A list of runs as bytes, a tenth of the memory. Whatever looks wrong stays, for the error of its video."""
     counts, size = (mask.get("counts"), mask.get("size")) if isinstance(mask, dict) else (None, None)
-    if not isinstance(counts, list) or not isinstance(size, list) or len(size) != 2:
+    if not isinstance(counts, list) or not isinstance(size, list) or not _are_whole(size) or len(size) != 2:
         return mask
-    if not all(isinstance(run, int) and run >= 0 for run in counts) or sum(counts) != size[0] * size[1]:
+    if not _are_whole(counts) or sum(counts) != size[0] * size[1]:
         return mask
     return {"size": size, "counts": coco_mask.frPyObjects(mask, *size)["counts"]}
 
 
+def _are_whole(values: list[Any]) -> bool:
+    return all(type(value) is int and 0 <= value < 2**31 for value in values)
+
+
 def _name_of(row: dict[str, Any], json_path: Path) -> str:
     """The folder of the frames, as people call the video."""
-    names = row.get("file_names")
-    missing = sorted({"id", "height", "width"} - set(row))
-    if missing or not isinstance(names, list) or not names:
-        raise ValueError(f"{json_path}: video {row.get('id')} has no {', '.join(missing) or 'file_names'}")
+    names = row["file_names"]
+    if not names or not all(isinstance(name, str) for name in names) or min(row["height"], row["width"]) < 1:
+        raise ValueError(
+            f"{json_path}: video {row['id']} is {row['height']} high and {row['width']} wide and has the frames "
+            f"{listed(names) or 'none'}: expected positive numbers and names of files"
+        )
     return Path(names[0]).parent.as_posix() if "/" in names[0] else str(row["id"])
 
 
@@ -204,7 +206,7 @@ def _picture_folder(json_path: Path, split: str, rows: Sequence[dict[str, Any]])
     root = json_path.parent if json_path.parent.name not in (split, "annotations") else json_path.parent.parent
     usual = [root / split / PICTURES, root / split, root / PICTURES]
     others = [folder / PICTURES for folder in subfolders(root)] + subfolders(root)
-    first = next((row["file_names"][0] for row in rows if row.get("file_names")), "")
+    first = next((row["file_names"][0] for row in rows if row["file_names"]), "")
     return next((folder for folder in [*usual, *others] if first and (folder / first).is_file()), usual[0])
 
 
