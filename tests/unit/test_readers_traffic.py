@@ -51,7 +51,9 @@ def test_red_is_the_class_and_the_other_colours_the_object(tmp_path):
     assert described(source) == [
         ("road", [10, 0], False), ("person", [10, 0], False), ("car", [10, 0], False), ("car", [10, 10], False),
     ]  # fmt: skip
-    assert [region_area(rle) for rle in source.sample(0).annotation.void] == [40, 70]
+    annotation = source.sample(0).annotation
+    assert [region_area(rle) for rle in annotation.void] == [40, 70]
+    assert [segment.track_id % 2**16 for segment in annotation.segments[1:]] == [5, 1, 700]
 
 
 def test_a_car_or_person_without_object_is_a_crowd(tmp_path):

@@ -68,9 +68,8 @@ def read_kitti_step(
     maps = root / MAPS / split
     folders = (root / "images" / split, root / "training" / "image_02", root / split / "image_02", root / split)
     videos = _videos(maps, folders)
-    own = kitti_step_label_space()
-    classes = classes_of_space(own, label_space, where=maps)
-    return KittiStepSource(videos, own, classes, name=str(maps), on_error=on_error)
+    classes = classes_of_space(kitti_step_label_space(), label_space, where=maps)
+    return KittiStepSource(videos, classes, name=str(maps), on_error=on_error)
 
 
 def read_mots(
@@ -105,11 +104,10 @@ class KittiStepSource(VideoSource):
     parts = ("classes", "instances", "scene", "tracks")
 
     def __init__(
-        self, records: list[Video], own: LabelSpace, classes: DatasetClasses, *, name: str, on_error: OnError = "raise"
+        self, records: list[Video], classes: DatasetClasses, *, name: str, on_error: OnError = "raise"
     ) -> None:
         super().__init__(records, classes.label_space, name=name, on_error=on_error)
         self._class_of = classes.class_of
-        self._things = {label.dataset_id for label in own.classes if label.is_thing}
 
     def read_frame(self, video: Video, position: int, truth: Path) -> FrameTruth:
         """Things and stuff of one frame."""
@@ -129,7 +127,7 @@ class KittiStepSource(VideoSource):
     def _is_crowd(self, value: int, region: Region) -> bool:
         """Things that nobody told apart."""
         is_thing = region.category_id < 0 or self.label_space.is_thing[region.category_id]
-        return is_thing and (value % STEP == 0 or value // STEP not in self._things)
+        return is_thing and value % STEP == 0
 
 
 class MotsSource(VideoSource):
