@@ -13,7 +13,7 @@ from omg_transformers.cli import main
 from omg_transformers.data import open_layout
 from omg_transformers.data.writers import write_source
 
-from .drawn_samples import drawn_source
+from .drawn_samples import SPACE, drawn_source
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,15 @@ def test_check_reads_into_a_built_in_label_space(folder, capsys):
     assert run("check", folder, "--label-space", "coco_panoptic", "--split", "val", "--json") == 0
     (split,) = json.loads(capsys.readouterr().out)["splits"]
     assert split["label_space"] == "coco_panoptic"
+
+
+def test_check_reads_into_a_label_space_of_a_file(folder, tmp_path, capsys):
+    assert run("convert", folder, "--to", "coco_panoptic", "--out", tmp_path / "panoptic") == 0
+    path = tmp_path / "space.json"
+    path.write_text(json.dumps(SPACE.to_dict()))
+    capsys.readouterr()
+    assert run("check", tmp_path / "panoptic", "--label-space", path, "--kind", "coco_panoptic", "--json") == 0
+    assert [split["label_space"] for split in json.loads(capsys.readouterr().out)["splits"]] == ["drawn", "drawn"]
 
 
 def test_preview_draws_pictures_and_clips(folder, videos, tmp_path):

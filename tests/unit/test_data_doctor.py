@@ -289,6 +289,16 @@ def test_a_listed_segment_without_pixels_is_named(tmp_path):
     assert report.splits[0].num_usable == 1
 
 
+def test_a_category_called_void_is_named_also_when_its_supercategory_is_read(tmp_path):
+    write_source(drawn_source(0, 4), "coco_panoptic", tmp_path, "train")
+    change_json(
+        tmp_path / "annotations" / "panoptic_train.json",
+        lambda content: content["categories"][4].update(name="ignore", supercategory="grass"),
+    )
+    (problem,) = check_folder(tmp_path, "coco_panoptic", label_space=SPACE).of_kind("void_as_class")
+    assert problem.message == "the category 'ignore' (id 5) has 4 segments"
+
+
 def test_a_limit_is_told(instances):
     report = check_folder(instances, "coco_instances", limit=2)
     assert report.splits[0].num_usable == 2

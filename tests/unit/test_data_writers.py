@@ -208,6 +208,11 @@ def test_a_second_split_joins_the_first(tmp_path):
     assert read("yolo_seg", tmp_path, "val").num_samples == 1
 
 
+def test_the_name_of_a_split_in_a_deeper_folder_becomes_one_word(tmp_path):
+    assert write_source(drawn_source(0, 1), "coco_instances", tmp_path, "VOC2012/train").split == "VOC2012_train"
+    assert read("coco_instances", tmp_path, "VOC2012_train").num_samples == 1
+
+
 def test_a_second_split_with_other_names_is_refused(tmp_path):
     write_source(drawn_source(0, 1), "yolo_seg", tmp_path, "train")
     other = LabelSpace.from_names(["cat"])

@@ -72,7 +72,9 @@ def run(options: argparse.Namespace) -> int:
 def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", help="the layout, see `omg-seg data detect` (the first that fits)")
     parser.add_argument("--split", action="append", help="only this split; repeatable (all)")
-    parser.add_argument("--label-space", metavar="NAME", help="read into these built-in classes (the data set's own)")
+    parser.add_argument(
+        "--label-space", metavar="NAME|FILE.json", help="read into these classes, built-in or of a file (own)"
+    )
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="option of the reader; repeatable"
     )
@@ -178,9 +180,10 @@ def _open(options: argparse.Namespace) -> tuple[str, dict[str, SampleSource]]:
 def _label_space(name: str | None) -> LabelSpace | None:
     if name is None:
         return None
-    from omg_transformers.labels import builtin_label_space
+    from omg_transformers.formats.atomic_file import read_json
+    from omg_transformers.labels import LabelSpace, builtin_label_space
 
-    return builtin_label_space(name)
+    return LabelSpace.from_dict(read_json(name)) if name.endswith(".json") else builtin_label_space(name)
 
 
 def _reader_options(options: argparse.Namespace) -> dict[str, Any]:

@@ -27,9 +27,10 @@ VOID_NAMES = frozenset(
     )
 )  # fmt: skip
 # Splits are compared when so many classes occur in both, by the cosine of their shares (square roots, so that one
-# large class does not decide): shifted they must be alike, and at least so many times nearer than as they are.
+# large class does not decide). Unrelated classes have a likeness around 0.5: shifted by one it must stand out from that
+# of all shifts, and unshifted it must not. Sound splits of 25 pictures have 0.73 unshifted, 0.43 shifted.
 MIN_CLASSES = 5
-LIKE, NEARER = 0.9, 3.0
+LIKE, CLEARLY, HARDLY = 0.6, 0.2, 0.5
 MUCH_VOID = 0.05
 
 
@@ -90,10 +91,11 @@ def compare_splits(splits: Sequence[SplitReport]) -> Iterator[Problem]:
         one, other = _shares(first), _shares(second)
         if min((one > 0).sum(), (other > 0).sum()) < MIN_CLASSES:
             continue
-        plain = float(one @ other)
+        likeness = np.array([float(one @ np.roll(other, shift)) for shift in range(len(other))])
+        plain, usual = float(likeness[0]), float(np.median(likeness))
         for shift in (-1, 1):
-            shifted = float(one @ np.roll(other, shift))
-            if shifted > LIKE and NEARER * (1 - shifted) < 1 - plain:
+            shifted = float(likeness[shift])
+            if shifted > LIKE and shifted - usual > CLEARLY and plain - usual < HARDLY * (shifted - usual):
                 way = "lowered" if shift < 0 else "raised"
                 text = (
                     f"its classes fit those of {first.name!r} only when each id is {way} by 1 "

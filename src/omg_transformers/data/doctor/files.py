@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from omg_transformers.data.doctor.classes import is_void_name
 from omg_transformers.data.doctor.samples import Fault, segment_name
 from omg_transformers.data.regions import region_area
 from omg_transformers.formats.atomic_file import read_json
@@ -73,12 +74,18 @@ def read_facts(source: SampleSource) -> JsonFacts | None:
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         return None
     facts = JsonFacts()
+    names = {entry["id"]: str(entry.get("name")) for entry in _rows(content, "categories") if "id" in entry}
     facts.listed = {entry["id"] for entry in _rows(content, "categories") if isinstance(entry.get("id"), int)}
     if "videos" in content:
         _read_videos(content, facts)
     elif "images" in content:
         _read_pictures(content, facts)
         _check_folder(content, getattr(source, "picture_folder", None), facts)
+    # Readers find classes by supercategories as well, so that the label space may not show the name.
+    for number, name in names.items():
+        if is_void_name(name) and facts.used[number] and source.label_space.find(name) is None:
+            text = f"the category {name!r} (id {number}) has {facts.used[number]} segments"
+            facts.faults.append(("", Fault("void_as_class", text)))
     return facts
 
 

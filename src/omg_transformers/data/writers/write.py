@@ -63,6 +63,7 @@ def write_source(
     if length is None:
         raise ValueError("the source is endless: say with limit how many samples to write")
     check_target(kind, root, split)
+    split = _plain(split)
     Path(root).mkdir(parents=True, exist_ok=True)
     writer = writer_class(Path(root), split, source.label_space)
     skipped: list[str] = []
@@ -84,7 +85,7 @@ def write_source(
 
 def check_target(kind: str, root: str | Path, split: str) -> None:
     """Refuse, with ValueError, a split of which something is there already."""
-    for place in _writer(kind).places(Path(root), split):
+    for place in _writer(kind).places(Path(root), _plain(split)):
         if place.exists() and (place.is_file() or any(place.iterdir())):
             raise ValueError(f"{place} is there already: choose another folder, or remove it to write it anew")
 
@@ -104,6 +105,11 @@ def _check_frames(sample: Sample) -> None:
     """Refuse, with SampleError, frames that cannot be decoded: they would only be copied."""
     for frame in sample.frames:
         decode_frame(frame, name=sample.sample_id, expected_size=sample.annotation.size, at_least=(1, 1))
+
+
+def _plain(split: str) -> str:
+    """Readers call splits of deeper folders "VOC2012/train": in one folder that is one name."""
+    return split.replace("/", "_")
 
 
 def _writer(kind: str) -> type[SplitWriter]:
