@@ -34,7 +34,7 @@ from omg_transformers.settings import settings_to_dict
 from omg_transformers.training import checkpoints, launch, results
 from omg_transformers.training.command_line import ending_clearly, parse_recipe, refusing_mistakes
 from omg_transformers.training.curves import write_curves
-from omg_transformers.training.journal import Clock, Journal, describe_environment, sum_losses
+from omg_transformers.training.journal import Clock, Journal, describe_environment, sum_losses, task_losses
 from omg_transformers.training.lessons import Teacher
 from omg_transformers.training.loss import LossSettings, SegmentationLoss
 from omg_transformers.training.optimizer import (
@@ -138,7 +138,6 @@ def main() -> None:
 
 def prepare(settings: Settings, is_resumed: bool) -> Run:
     """Accelerator, data, model, heads, optimizer; then what a checkpoint knows."""
-    launch.check_shares(settings.mix, [source.weight for source in settings.sources])
     tracker = choose_tracker(settings.tracker)
     accelerator = launch.start_accelerator(settings.output, settings.mixed_precision, tracker, settings.timeout)
     per_pass = launch.check_processes(accelerator.num_processes, settings.batch_size, settings.accumulate)
@@ -151,8 +150,10 @@ def prepare(settings: Settings, is_resumed: bool) -> Run:
     held_out = [build(entry.source) for entry in settings.evaluation]
     for entry, source in zip(settings.evaluation, held_out, strict=True):
         launch.check_held_out(entry.task, entry.prompts, source)
+    named = list(zip(settings.sources, sources, strict=True))
+    launch.check_shares(settings.mix, [(entry.weight, source.tasks) for entry, source in named])
     mix = {task: share for task, share in settings.mix.items() if share}
-    parts = mix_parts(mix, list(zip(settings.sources, sources, strict=True)), settings.transform)
+    parts = mix_parts(mix, named, settings.transform)
     stream = MixedStream(
         parts,
         batch_size=per_pass,
@@ -240,9 +241,7 @@ def train(run: Run) -> None:
             timing = clock.lap(settings.batch_size)
             journal.add_step(run.step, {**metrics, **guard.report()}, timing)
             track(accelerator, run.step, {**metrics, **timing})
-            latest |= {
-                name.removesuffix("/total"): f"{metrics[name]:.2f}" for name in metrics if name.endswith("/total")
-            }
+            latest |= task_losses(metrics)
             bar.set_postfix(latest, refresh=False)
             bar.update()
             is_done = run.step == settings.max_steps

@@ -26,6 +26,7 @@ from omg_transformers import default_checkpoint
 from omg_transformers.data import SampleSource, detect_layouts, open_layout
 from omg_transformers.formats.atomic_file import write_bytes
 from omg_transformers.model import OMGSegConfig
+from omg_transformers.plugins import load_head
 from omg_transformers.training.adaptation import describe_names, named_split, picture_settings, plan_tasks
 from omg_transformers.training.command_line import refusing_mistakes
 from omg_transformers.training.start import find_vocabulary, start_model, unknown_names
@@ -96,11 +97,12 @@ def prepare(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         frozen=arguments.frozen,
     )
     data = {"kind": kind, "name": "data", "root": str(arguments.data)}
+    is_video = load_head(next(iter(plan.mix))).spec.is_video
     settings = {
         "output": str(arguments.output),
         "mix": plan.mix,
         "alongside": plan.alongside,
-        "sources": [{**data, "split": split}],
+        "sources": [{**data, "split": split, **({"clip": {"num_frames": 2, "interval": 2}} if is_video else {})}],
         "start_from": str(start_from),
         "unknown_names": arguments.unknown_names,
         "frozen": arguments.frozen,

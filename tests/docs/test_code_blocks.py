@@ -16,6 +16,7 @@ from PIL import Image
 from omg_transformers import default_checkpoint
 from omg_transformers.cli import build_parser
 from omg_transformers.cli import main as omg_seg
+from omg_transformers.training.command_line import parse_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 # How many blocks each page has: a page that loses its blocks, or a parser that misses them, fails.
@@ -31,7 +32,7 @@ NUM_BLOCKS = {
     "docs/metrics.md": {"bash": 1, "python": 1},
     "docs/prompts.md": {"python": 2},
     "docs/video.md": {"python": 4},
-    "docs/training.md": {"bash": 4, "python": 1, "yaml": 1},
+    "docs/training.md": {"bash": 5, "python": 1, "yaml": 1},
 }
 DISPLAYED_ONLY = {"text", "toml", "mermaid"}
 PICTURES = ("cat.jpg", "street.jpg", "pictures/one.jpg", "pictures/two.png")
@@ -118,7 +119,7 @@ def recipe_settings(monkeypatch):
         monkeypatch.setattr(sys, "argv", [script, *words])
         with monkeypatch.context() as context:
             context.chdir(ROOT)
-            return recipe.parse_arguments()
+            return parse_recipe(recipe.Settings, "")
 
     return read
 

@@ -53,6 +53,12 @@ def test_stop_and_resume_equals_no_stop(run_recipe, tmp_path):
         assert torch.equal(tensor, weights(resumed / "model")[name]), name
 
 
+def test_a_step_in_parts_has_the_losses_of_the_whole(run_recipe, tmp_path):
+    for accumulate in (1, 4):
+        run_recipe("--output", tmp_path / str(accumulate), "--max-steps", 2, *FAST, f"accumulate={accumulate}")
+    assert losses(tmp_path / "4") == {k: pytest.approx(v, rel=1e-5) for k, v in losses(tmp_path / "1").items()}
+
+
 def test_heads_alongside_answer_every_batch(run_recipe, tmp_path):
     run_recipe(
         "--output", tmp_path / "run", "--max-steps", 1, *FAST, "mix={panoptic: 1}", "alongside={interactive: 0.5}"
@@ -97,6 +103,7 @@ def test_held_out_figures_are_logged(run_recipe, tmp_path):
         (["mix={panoptic: 0, interactive: 0}"], "mix: all of 2 are 0"),
         (["mix={panoptic: -1}"], "mix holds -1"),
         (["sources.0.weight=0"], "weights of sources: all of 1 are 0"),
+        (["sources.0.weight=0", "sources.0.tasks=[panoptic]"], "weights of sources"),
         (["accumulate=3"], "batch_size is 4"),
         (["ema_decay=2"], "ema_decay is 2"),
         (["tracker=wandbb"], "did you mean wandb"),
@@ -143,7 +150,7 @@ def test_every_config_names_only_settings_that_exist():
     spec.loader.exec_module(module)
     files = sorted((RECIPES / "configs").glob("*.yaml"))
     found = [file for file in files if "recipes/cotrain.py" in file.read_text().partition("\n")[0]]
-    assert len(found) == 4
+    assert len(found) == 7
     for file in found:
         assert load_settings(module.Settings, file).max_steps > 0
 
@@ -158,17 +165,23 @@ def test_no_task_is_named_in_the_recipe_or_the_library():
 
 
 @pytest.mark.slow
-def test_two_processes_do_what_one_does_with_the_same_total_batch(launch, tmp_path):
-    words = ("--max-steps", 4, "mix={panoptic: 1}", "evaluate_every=4", "evaluation.0.num_samples=3")
+def test_all_tasks_on_two_processes_or_in_parts_do_what_one_process_does(launch, tmp_path):
+    config = RECIPES / "configs" / "tiny_all_tasks.yaml"
+    words = ("--config", config, "--max-steps", 12, "evaluate_every=12")
     one = launch("--output", tmp_path / "one", *words, ACCELERATE_USE_CPU="true")
     assert one.returncode == 0, one.stderr
     multiple = (*ACCELERATE, "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
-    two = launch("--output", tmp_path / "two", *words, command=multiple, ACCELERATE_USE_CPU="true")
+    two = launch("--output", tmp_path / "two", *words, "accumulate=2", command=multiple, ACCELERATE_USE_CPU="true")
     assert two.returncode == 0, two.stderr
     expected = losses(tmp_path / "one")
-    assert losses(tmp_path / "two") == {step: pytest.approx(value, rel=1e-4) for step, value in expected.items()}
-    first, second = (read_journal(tmp_path / name / "evaluations.jsonl")[-1] for name in ("one", "two"))
-    assert first["panoptic/pq"] == pytest.approx(second["panoptic/pq"], abs=1e-4)
+    assert len(expected) == 12
+    assert losses(tmp_path / "two") == {step: pytest.approx(value, rel=1e-5) for step, value in expected.items()}
+    first, second = (read_journal(tmp_path / name / "evaluations.jsonl") for name in ("one", "two"))
+    assert len(first) == len(second) == 8
+    for one_line, other in zip(first, second, strict=True):
+        name = next(key for key in one_line if "/" in key)
+        if one_line[name] is not None:
+            assert other[name] == pytest.approx(one_line[name], abs=1e-3), name
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import math
 import os
 import resource
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from omg_transformers.training.checkpoints import (
     newest_checkpoint,
     save_checkpoint,
 )
+from omg_transformers.training.command_line import ending_clearly
 from omg_transformers.training.curves import COLORS, draw_curves
 from omg_transformers.training.journal import Clock, Journal, read_journal, sum_losses
 from omg_transformers.training.launch import (
@@ -362,6 +364,20 @@ def test_memory_that_runs_out_is_explained_by_settings():
         torch.empty(2**60)
 
 
+def test_what_was_done_is_saved_when_memory_runs_out(tmp_path):
+    run, saved = SimpleNamespace(step=7, accelerator=None), []
+    with pytest.raises(SystemExit, match="after step 7, which was saved: memory"), ending_clearly(run, saved.append):
+        raise OutOfMemoryError("memory ran out")
+    assert saved == [run]
+
+
+def test_a_full_disk_is_told_without_another_save():
+    run, saved = SimpleNamespace(step=7, accelerator=None), []
+    with pytest.raises(SystemExit, match="after step 7: no room"), ending_clearly(run, saved.append):
+        raise OSError("no room")
+    assert saved == []
+
+
 def test_other_errors_are_not_about_memory():
     with pytest.raises(RuntimeError, match="shape"), memory_advice(2, 3, (64, 96)):
         torch.zeros(2).reshape(3)
@@ -426,7 +442,7 @@ def test_curves_show_losses_and_figures(tmp_path):
     image = draw_curves(tmp_path)
     assert image.height == 2 * without.height
     colors = {color for _, color in image.getcolors(maxcolors=100_000)}
-    assert set(COLORS[:2]) <= colors
+    assert {COLORS[0], COLORS[1]} <= colors
 
 
 def test_a_random_vocabulary_gives_a_name_the_same_direction_everywhere():

@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
 PAPER, GRID, INK, PALE_INK = (255, 255, 255), (228, 228, 228), (30, 30, 30), (110, 110, 110)
 # Told apart also by those who see red and green alike (Okabe and Ito 2008).
-COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (90, 90, 90))
+COLORS = (
+    (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (90, 90, 90),
+    (140, 86, 75), (148, 103, 189), (160, 160, 40),
+)  # fmt: skip
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM, MARGIN, LETTERS = 720, 300, 64, 34, 30, 14, 13
-_LEGEND = 210
+_SUM = (200, 200, 200)
+_LEGEND = 300
 # A loss changes from batch to batch; the line is its running mean over this share of the run.
 _SMOOTHING = 0.03
 
@@ -89,7 +93,8 @@ def _draw_chart(draw: ImageDraw.ImageDraw, title: str, lines: Mapping[str, NDArr
         x = place(np.array([step, low]))[0]
         draw.text((x, floor + 8), f"step {step:.0f}", PALE_INK, font(LETTERS), anchor=anchor)
     for number, (name, points) in enumerate(lines.items()):
-        color = COLORS[number % len(COLORS)]
+        # The sum jumps with the tasks that take turns: it stays behind them.
+        color = _SUM if name == "loss" else COLORS[number % len(COLORS)]
         corners = [place(point) for point in points]
         if len(corners) > 1:
             draw.line(corners, color, width=2, joint="curve")

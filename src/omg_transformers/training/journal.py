@@ -131,6 +131,11 @@ def sum_losses(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
     return dict(zip(names, sums.tolist(), strict=True))
 
 
+def task_losses(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The loss of each task of a step, short enough for a progress bar."""
+    return {name.removesuffix("/total"): f"{value:.2f}" for name, value in metrics.items() if name.endswith("/total")}
+
+
 def _changed_settings(file: Path, settings: Mapping[str, Any]) -> list[str]:
     if not file.is_file():
         return []

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 from torch import distributed
 
 from omg_transformers.plugins import load_head
@@ -38,7 +38,7 @@ def start_accelerator(
     """Join the processes of this run. timeout: seconds that they wait for one another before they give up."""
     if timeout <= 0:
         raise ValueError(f"timeout is {timeout}: expected seconds, above 0")
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=mixed_precision,
         log_with=tracker,
         project_dir=output,
@@ -48,6 +48,12 @@ def start_accelerator(
             InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
         ],
     )
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise ValueError(
+            f"distributed_type is {accelerator.distributed_type.value}, which shares weights out, and checkpoints here "
+            "hold them whole: use recipes/accelerate/ddp.yaml; a frozen backbone and accumulate save memory"
+        )
+    return accelerator
 
 
 def check_processes(world_size: int, batch_size: int, accumulate: int = 1) -> int:
@@ -70,16 +76,24 @@ def check_processes(world_size: int, batch_size: int, accumulate: int = 1) -> in
     return batch_size // (world_size * accumulate)
 
 
-def check_shares(mix: Mapping[str, float], source_weights: Sequence[float]) -> None:
-    """Refuse shares of tasks and weights of sources of which no part can be drawn."""
-    for name, values in (("mix", list(mix.values())), ("weights of sources", list(source_weights))):
-        if not values:
-            raise ValueError(f"{name} is empty: name at least one")
-        wrong = [value for value in values if not 0 <= value < float("inf")]
-        if wrong:
-            raise ValueError(f"{name} holds {wrong[0]}: expected numbers from 0 on")
-        if not sum(values):
-            raise ValueError(f"{name}: all of {len(values)} are 0, nothing could be drawn; give one a share above 0")
+def check_shares(mix: Mapping[str, float], sources: Sequence[tuple[float, Sequence[str]]]) -> None:
+    """Refuse shares of tasks and weights of sources of which nothing can be drawn. sources: their weights and tasks."""
+    _check_numbers("mix", list(mix.values()))
+    _check_numbers("weights of sources", [weight for weight, _ in sources])
+    for task, share in mix.items():
+        weights = [weight for weight, tasks in sources if task in tasks]
+        if share and weights:
+            _check_numbers(f"weights of sources that serve {task}", weights)
+
+
+def _check_numbers(name: str, values: Sequence[float]) -> None:
+    if not values:
+        raise ValueError(f"{name} is empty: name at least one")
+    wrong = [value for value in values if not 0 <= value < float("inf")]
+    if wrong:
+        raise ValueError(f"{name} holds {wrong[0]}: expected numbers from 0 on")
+    if not sum(values):
+        raise ValueError(f"{name}: all of {len(values)} are 0, nothing could be drawn; give one a share above 0")
 
 
 def check_held_out(task: str, prompts: str | None, source: SampleSource) -> None:
