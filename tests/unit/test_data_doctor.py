@@ -299,6 +299,16 @@ def test_a_category_called_void_is_named_also_when_its_supercategory_is_read(tmp
     assert problem.message == "the category 'ignore' (id 5) has 4 segments"
 
 
+def test_pictures_of_another_data_set_are_found(instances, tmp_path):
+    other = drawn_source(30, 3)
+    other.samples.append(drawn_source(2, 1).samples[0])
+    write_source(other, "yolo_seg", tmp_path / "other", "test")
+    assert "leakage" not in found_kinds(instances)
+    (problem,) = check_folder(instances, "coco_instances", against=[tmp_path / "other"]).of_kind("leakage")
+    assert (problem.split, problem.sample_id) == ("train", "3")
+    assert problem.message == f"it is the same file as 3 of {tmp_path / 'other'} test"
+
+
 def test_a_limit_is_told(instances):
     report = check_folder(instances, "coco_instances", limit=2)
     assert report.splits[0].num_usable == 2

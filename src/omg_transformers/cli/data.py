@@ -46,6 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "notes; 1 errors (with --strict also warnings).",
     )
     _add_choice(check)
+    check.add_argument(
+        "--against", type=Path, action="append", default=[], metavar="DIR",
+        help="another data set that must not share pictures with this one; repeatable",
+    )  # fmt: skip
     check.add_argument("--out", type=Path, help="folder for report.md with pictures, and report.json")
     check.add_argument("--limit", type=question.read_count, help="only the first samples of each split")
     check.add_argument("--strict", action="store_true", help="exit status 1 for warnings as well")
@@ -121,16 +125,27 @@ def _check(options: argparse.Namespace) -> int:
         options.kind,
         options.split,
         label_space=space,
+        against=options.against,
         limit=options.limit,
         show_progress=True,
         **_reader_options(options),
     )
     print(json.dumps(report.to_dict(), indent=1) if options.json else format_report(report))
+    if options.kind is None and not options.json:
+        _name_other_layouts(options.folder)
     if options.out is not None:
         path = write_report(report, options.out)
         if not options.json:
             print(f"written: {path}")
     return 0 if report.is_sound(strict=options.strict) else 1
+
+
+def _name_other_layouts(folder: Path) -> None:
+    from omg_transformers.data import detect_layouts
+
+    others = [detection.layout.name for detection in detect_layouts(folder)[1:]]
+    if others:
+        print(f"the folder also fits {', '.join(others)}: --kind {others[0]} checks that")
 
 
 def _preview(options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -49,13 +50,15 @@ def check_folder(
     splits: Iterable[str] | None = None,
     *,
     label_space: LabelSpace | None = None,
+    against: Iterable[str | Path] = (),
     limit: int | None = None,
     show_progress: bool = False,
     **options: Any,
 ) -> CheckReport:
     """Look for faults in a data set on disk. kind: its layout, by default the first that fits.
 
-    splits: by default all. options: of the reader. What cannot be opened is one of the faults, not an exception; a
+    splits: by default all. against: folders of other data sets that must not share pictures with this one.
+    options: of the reader. What cannot be opened is one of the faults, not an exception; a
     folder in no layout, an unknown kind or split raise ValueError.
     """
     kind, names = choose_layout(root, kind, splits)
@@ -68,7 +71,7 @@ def check_folder(
             found = kind_of_error(error)
             report.add(Problem("cannot_open" if found == "unusable_sample" else found, str(error), name))
     report.sources = opened
-    check = _Check(report, has_own_classes=label_space is None)
+    check = _Check(report, has_own_classes=label_space is None, others=_open_others(against))
     check.run(opened, limit=limit, show_progress=show_progress)
     return report
 
@@ -97,15 +100,20 @@ def choose_layout(root: str | Path, kind: str | None, splits: Iterable[str] | No
 class _Check:
     """One walk. has_own_classes: the ids of the label spaces are those of the files."""
 
-    def __init__(self, report: CheckReport, *, has_own_classes: bool) -> None:
-        self._report, self._has_own_classes = report, has_own_classes
-        self._pictures = PictureIndex()
+    def __init__(
+        self, report: CheckReport, *, has_own_classes: bool, others: Mapping[str, SampleSource] | None = None
+    ) -> None:
+        self._report, self._has_own_classes, self._others = report, has_own_classes, others or {}
+        self._pictures = PictureIndex(self._others)
 
     def run(self, sources: Mapping[str, SampleSource], *, limit: int | None, show_progress: bool) -> None:
         lengths = {name: _length(source, limit) for name, source in sources.items()}
-        with tqdm(total=sum(lengths.values()), unit="sample", disable=not show_progress) as bar:
+        total = sum(lengths.values()) + sum(source.num_samples or 0 for source in self._others.values())
+        with tqdm(total=total, unit="sample", disable=not show_progress) as bar:
             for name, source in sources.items():
                 self._walk(name, source, lengths[name], bar)
+            for name, source in self._others.items():
+                self._look_through(name, source, bar)
         for problem in self._pictures.problems(lengths):
             self._report.add(problem)
         for problem in classes.compare_splits(self._report.splits):
@@ -138,6 +146,14 @@ class _Check:
             bar.update()
         self._add_facts(split, facts, by_id)
         self._add_about_split(found, source, facts if not space.is_class_agnostic else None, strangers)
+
+    def _look_through(self, name: str, source: SampleSource, bar: tqdm[Any]) -> None:
+        """Only the pictures of another data set, whose own faults are not asked for."""
+        for index in range(source.num_samples or 0):
+            for sample, _ in _samples(source, index):
+                if sample is not None:
+                    deque(self._pictures.add(sample, name, index), maxlen=0)
+            bar.update()
 
     def _check_sample(self, sample: Sample, split: str, index: int, facts: JsonFacts | None) -> None:
         faults: list[Iterator[Fault]] = [
@@ -172,6 +188,14 @@ class _Check:
             problems.append(Problem("few_samples_checked", text, found.name))
         for problem in problems:
             self._report.add(problem)
+
+
+def _open_others(folders: Iterable[str | Path]) -> dict[str, SampleSource]:
+    opened = {}
+    for folder in folders:
+        kind, names = choose_layout(folder, None, None)
+        opened.update({f"{folder} {name}": open_layout(kind, folder, name) for name in names})
+    return opened
 
 
 def _length(source: SampleSource, limit: int | None) -> int:

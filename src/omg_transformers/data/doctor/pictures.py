@@ -18,7 +18,7 @@ from omg_transformers.data.frames import decode_frame
 from omg_transformers.data.sources import SampleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -44,9 +44,10 @@ class Frame(NamedTuple):
 
 
 class PictureIndex:
-    """Collects all pictures of a check; 300 bytes each."""
+    """Collects all pictures of a check; 300 bytes each. others: splits of other data sets: only leaks count there."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: Collection[str] = ()) -> None:
+        self._others = frozenset(others)
         self._by_digest: dict[bytes, list[Frame]] = defaultdict(list)
         self._looks: list[NDArray[np.uint8]] = []
         self._looking: list[Frame] = []
@@ -76,11 +77,19 @@ class PictureIndex:
             for first, second in _other_samples(places):
                 identical.add((_key(first), _key(second)))
                 if first.split == second.split:
-                    yield _problem("duplicated_picture", first, second, "is the same file as")
+                    yield from self._problem("duplicated_picture", first, second, "is the same file as")
                 else:
                     shared[first.split, second.split].append((first, second))
-        for pair, pairs in shared.items():
-            yield from _leaks(pair, _once_per_sample(pairs), sizes)
+        for (one, other), pairs in shared.items():
+            pairs = _once_per_sample(pairs)
+            inner = next((name for name in (one, other) if len(pairs) >= sizes.get(name, 0) > 1), None)
+            # A split that is part of another by design (val in trainval) is no leak; another data set is no split.
+            if inner is not None and not {one, other} & self._others:
+                outer = other if inner == one else one
+                yield Problem("split_inside_split", f"all {len(pairs)} samples are in {outer!r} as well", inner)
+                continue
+            for first, second in pairs:
+                yield from self._problem("leakage", first, second, "is the same file as")
         yield from self._similar(identical)
 
     def _similar(self, identical: set[tuple[str, str]]) -> Iterator[Problem]:
@@ -100,7 +109,17 @@ class PictureIndex:
                 continue
             told.add(key)
             kind = "similar_pictures" if first.split == second.split else "similar_in_splits"
-            yield _problem(kind, first, second, "looks nearly like")
+            yield from self._problem(kind, first, second, "looks nearly like")
+
+    def _problem(self, kind: str, first: Frame, second: Frame, verb: str) -> Iterator[Problem]:
+        """The problem of the second picture; of the first where the second is in another data set."""
+        if second.split in self._others:
+            first, second = second, first
+        if second.split in self._others:
+            return
+        where = f" of {first.split}" if first.split != second.split else ""
+        text = f"it {verb} {first.sample_id}{where}"
+        yield Problem(kind, text, second.split, second.sample_id, second.place, second.number)
 
 
 def _look(frame: bytes | Path | NDArray[np.uint8], sample: Sample) -> NDArray[np.uint8]:
@@ -147,21 +166,5 @@ def _once_per_sample(pairs: Iterable[tuple[Frame, Frame]]) -> list[tuple[Frame, 
     return list(first.values())
 
 
-def _leaks(names: tuple[str, str], pairs: list[tuple[Frame, Frame]], sizes: dict[str, int]) -> Iterator[Problem]:
-    """A split that is part of another by design (val in trainval) is no leak."""
-    for inner, outer in (names, names[::-1]):
-        if len(pairs) >= sizes.get(inner, 0) > 1:
-            yield Problem("split_inside_split", f"all {len(pairs)} samples are in {outer!r} as well", inner)
-            return
-    for first, second in pairs:
-        yield _problem("leakage", first, second, "is the same file as")
-
-
 def _key(frame: Frame) -> str:
     return f"{frame.split}\0{frame.place}"
-
-
-def _problem(kind: str, first: Frame, second: Frame, verb: str) -> Problem:
-    where = f" of {first.split}" if first.split != second.split else ""
-    text = f"it {verb} {first.sample_id}{where}"
-    return Problem(kind, text, second.split, second.sample_id, second.place, second.number)

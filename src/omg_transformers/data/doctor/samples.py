@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from omg_transformers.data.regions import merge_regions, region_area
+from omg_transformers.data.regions import region_area
 from omg_transformers.ops.masks import rle_box
 
 if TYPE_CHECKING:
@@ -150,9 +150,3 @@ def _name(sample: Sample, segment: Segment) -> str:
 def segment_name(sample: Sample, place: int) -> str:
     """How messages call segment number `place`: its class and its id."""
     return _name(sample, sample.annotation.segments[place])
-
-
-def unlabelled_share(annotation: Annotation) -> float:
-    """Share of the pixels of the first frame that are neither in a segment nor void."""
-    known = merge_regions([annotation.void[0], *(segment.masks[0] for segment in annotation.segments)])
-    return 1 - region_area(known) / (annotation.size[0] * annotation.size[1])
