@@ -94,6 +94,15 @@ def test_a_jump_says_frame_and_object():
     assert problem.message == "dog 3 is nowhere near its place in frame 2"
 
 
+def test_an_object_that_leaves_its_id_to_a_piece_of_itself_is_named():
+    changes = split_track()
+    piece = box_region(30, 2, 33, 5)
+    segments = list(changes["segments"])
+    segments[2] = replace(segments[2], masks=(*segments[2].masks[:3], piece, piece))
+    (problem,) = check_source(clips(segments=tuple(segments))).of_kind("track_changes_id")
+    assert (problem.message, problem.frame) == ("dog 77 starts where dog 3 was before", 3)
+
+
 def test_a_video_with_objects_left_out_on_purpose_is_noted(tmp_path):
     sample = drawn_sample(0, NUM_FRAMES)
     things = sample.annotation.segments[2:]

@@ -111,25 +111,24 @@ class _Track:
 
 
 def _changes_of_id(sample: Sample, frames: list[int]) -> Iterator[Fault]:
-    """An object that ends where, in the next frame, a new one of its class starts on the same place."""
+    """An object whose place a new one of its class has in the next frame, while it ends there or goes elsewhere."""
     segments = sample.annotation.segments
     things = [place for place, segment in enumerate(segments) if segment.track_id >= 0 and not segment.is_crowd]
     for before, after in pairwise(frames):
-        ending = [place for place in things if _ends(segments[place].masks, before)]
+        present = [place for place in things if segments[place].masks[before] is not None]
         starting = [place for place in things if _starts(segments[place].masks, after)]
-        if not ending or not starting:
+        if not present or not starting:
             continue
-        old: list[Any] = [segments[place].masks[before] for place in ending]
+        old: list[Any] = [segments[place].masks[before] for place in present]
         new: list[Any] = [segments[place].masks[after] for place in starting]
         for (row, column), iou in np.ndenumerate(coco_mask.iou(old, new, [0] * len(new))):
-            one, other = ending[row], starting[column]
-            if iou > SAME_IOU and segments[one].category_id == segments[other].category_id:
-                text = f"{segment_name(sample, one)} ends where {segment_name(sample, other)} starts"
+            one, other = present[row], starting[column]
+            if iou <= SAME_IOU or segments[one].category_id != segments[other].category_id:
+                continue
+            own: Any = segments[one].masks[after]
+            if own is None or coco_mask.iou([old[row]], [own], [0])[0, 0] < SAME_IOU:
+                text = f"{segment_name(sample, other)} starts where {segment_name(sample, one)} was before"
                 yield Fault("track_changes_id", text, after, other)
-
-
-def _ends(masks: tuple[RLE | None, ...], frame: int) -> bool:
-    return masks[frame] is not None and all(rle is None for rle in masks[frame + 1 :])
 
 
 def _starts(masks: tuple[RLE | None, ...], frame: int) -> bool:
