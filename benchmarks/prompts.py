@@ -6,8 +6,7 @@
 speed: at 480 x 854, by the medians of repeats.
 coco: mean IoU over the things above 1 % of the pictures of DATA/coco (val2017/, annotations/panoptic_val2017(.json)):
 after each click of the standard robot (it clicks into the middle of the largest error), with boxes, with a box and the
-robot's click, and with the true mask, damaged, as a prompt. "by rule" is the same model with its correction weights
-taken out.
+robot's click, and with the true mask, damaged, as a prompt.
 davis: mean IoU over all objects of DATA/DAVIS_first_frames, by box and by one click, beside masks had without looking.
 The disk has the median area of the large things of DATA/coco/train2017, a second one that of these objects themselves.
 """
@@ -52,7 +51,7 @@ def main() -> None:
     processor = OMGSegProcessor.from_pretrained(arguments.model)
     parts = {
         "speed": lambda: speed(model, processor, arguments.repeats),
-        "coco": lambda: with_and_without_correction(model, processor, arguments),
+        "coco": lambda: quality(model, processor, arguments),
         "davis": lambda: davis(model, processor, arguments.data),
     }
     for name in arguments.only:
@@ -107,18 +106,6 @@ def speed(model: OMGSegModel, processor: OMGSegProcessor, repeats: int) -> dict[
     found["second prompt / first"] = found["second prompt"] / found["first prompt"]
     found["100 boxes / one box"] = found["100 boxes"] / found["one box"]
     return {name: round(value, 4) for name, value in found.items()}
-
-
-def with_and_without_correction(
-    model: OMGSegModel, processor: OMGSegProcessor, arguments: argparse.Namespace
-) -> dict[str, dict[str, float]]:
-    own, found = model.query_decoder.correction, {}
-    if own is not None:
-        found["mean IoU, percent, trained"] = quality(model, processor, arguments)
-    model.query_decoder.correction = None
-    found["mean IoU, percent, by rule"] = quality(model, processor, arguments)
-    model.query_decoder.correction = own
-    return found
 
 
 def quality(model: OMGSegModel, processor: OMGSegProcessor, arguments: argparse.Namespace) -> dict[str, float]:
