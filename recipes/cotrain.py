@@ -150,6 +150,7 @@ def prepare(settings: Settings, is_resumed: bool) -> Run:
     held_out = [build(entry.source) for entry in settings.evaluation]
     for entry, source in zip(settings.evaluation, held_out, strict=True):
         launch.check_held_out(entry.task, entry.prompts, source)
+    launch.check_best(settings.best, [entry.task for entry in settings.evaluation])
     named = list(zip(settings.sources, sources, strict=True))
     launch.check_shares(settings.mix, [(entry.weight, source.tasks) for entry, source in named])
     mix = {task: share for task, share in settings.mix.items() if share}

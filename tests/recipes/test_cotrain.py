@@ -111,6 +111,8 @@ def test_held_out_figures_are_logged(run_recipe, tmp_path):
         (["timeout=0"], "timeout is 0"),
         (["evaluation.0.task=video_panoptic"], "evaluation asks for the task 'video_panoptic'"),
         (["evaluation.0.prompts=box"], "prompts 'box'"),
+        (["best=semantic/miou"], "best is 'semantic/miou'"),
+        (["best=pq"], "best is 'pq'"),
         (["evaluation.0={task: interactive, prompts: mask, source: {kind: scenes}}"], "prompts 'mask'"),
         (["start_from=nowhere"], "start_from is nowhere"),
         (["model.hidden_size=31"], "hidden_size is 31"),

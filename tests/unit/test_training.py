@@ -419,6 +419,8 @@ def test_the_best_figure_is_a_mean_or_a_named_one():
     assert chosen_figure(lines, "mean") == pytest.approx(0.3)
     assert chosen_figure(lines, "panoptic/sq") == 0.9
     assert chosen_figure([{"panoptic/pq": math.nan}], "mean") == 0.0
+    with pytest.raises(ValueError, match="no such figure; did you mean"):
+        chosen_figure(lines, "panoptic/qp")
 
 
 def test_names_without_a_vector_get_a_direction_of_their_own():

@@ -111,6 +111,14 @@ def check_held_out(task: str, prompts: str | None, source: SampleSource) -> None
         raise ValueError(f"evaluation of {task!r} has prompts {prompts!r}: expected {', '.join(kinds) or 'none'}")
 
 
+def check_best(name: str, tasks: Sequence[str]) -> None:
+    """Refuse a figure, "task/figure", of a task that is not measured. "mean" is of all."""
+    task, slash, _ = name.partition("/")
+    if name != "mean" and tasks and (not slash or task not in tasks):
+        measured = ", ".join(dict.fromkeys(tasks))
+        raise ValueError(f"best is {name!r}: expected 'mean' or 'task/figure' with a task of `evaluation`: {measured}")
+
+
 def check_output(folder: Path, model: nn.Module, *, keep: int, with_average: bool) -> None:
     """Refuse an output folder that cannot be written, or whose disk has no room for a run's checkpoints."""
     place = folder.absolute()

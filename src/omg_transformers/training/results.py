@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from omg_transformers.processing import OMGSegImageProcessor, OMGSegProcessor
+from omg_transformers.settings import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,17 +33,17 @@ def export_model(folder: Path, model: OMGSegModel, processor: OMGSegProcessor, *
     return folder
 
 
-def chosen_figure(figures: Sequence[Mapping[str, object]], name: str) -> float:
-    """The figure that tells which weights are best. figures: one line per held-out source, see evaluations.jsonl.
+def chosen_figure(figures: Sequence[Mapping[str, float]], name: str) -> float:
+    """The figure that tells which weights are best. figures: per entry of `evaluation`, "task/figure" -> value.
 
-    name: of a figure, "task/figure", the mean over the sources that have it; "mean": over each source's first one.
-    What is undefined counts as 0.
+    name: of a figure, the mean over the entries that have it; "mean": over each entry's first one. What is undefined
+    counts as 0. Raises ValueError for a figure that no entry has.
     """
-    lines = [[(key, value) for key, value in line.items() if "/" in key] for line in figures]
-    values = (
-        [entries[0][1] for entries in lines if entries]
-        if name == "mean"
-        else [v for e in lines for k, v in e if k == name]
-    )
-    numbers = [value if isinstance(value, (int, float)) and value == value else 0.0 for value in values]
-    return sum(numbers) / max(len(numbers), 1)
+    if name == "mean":
+        values = [next(iter(entry.values())) for entry in figures]
+    else:
+        values = [entry[name] for entry in figures if name in entry]
+        if not values and figures:
+            known = sorted({figure for entry in figures for figure in entry})
+            raise ValueError(f"best is {name!r}: there is no such figure{nearest(name, known)}")
+    return sum(0.0 if math.isnan(value) else value for value in values) / max(len(values), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,8 @@ def choose_tracker(name: str | None) -> str | None:
     if name == "auto":
         if find_spec("tensorboard") is not None or find_spec("tensorboardX") is not None:
             return "tensorboard"
-        _log.warning("TensorBoard is not installed: figures are in the files of the output folder only")
+        if os.environ.get("RANK", "0") == "0":  # asked before the processes know of each other
+            _log.warning("TensorBoard is not installed: figures are in the files of the output folder only")
         return None
     if name not in LOGGER_TYPE_TO_CLASS:
         raise ValueError(
