@@ -49,7 +49,8 @@ def _summary(report: CheckReport) -> str:
 def _about_split(split: SplitReport) -> list[str]:
     counts = split.counts
     sizes = sorted(split.sizes, key=lambda size: size[0] * size[1])
-    extent = f", from {sizes[0][1]}x{sizes[0][0]} to {sizes[-1][1]}x{sizes[-1][0]}" if sizes else ""
+    ends = dict.fromkeys(f"{width} x {height}" for height, width in (*sizes[:1], *sizes[-1:]))
+    extent = f" of {' to '.join(ends)} pixels"
     return [
         f"- {split.name or 'all'}: {split.num_usable} of {split.num_samples} samples can be used, "
         f"{split.num_frames} frames{extent}; {sum(counts.segments) + counts.without} segments; label space "
@@ -61,7 +62,7 @@ def _about_split(split: SplitReport) -> list[str]:
 
 def _about_kind(report: CheckReport, kind: str, pictures: Path) -> list[str]:
     about, problems = KINDS[kind], report.of_kind(kind)
-    lines = [f"### {kind}", "", f"{about.severity.capitalize()}: {about.title}. {about.advice.capitalize()}.", ""]
+    lines = [f"### {kind}", "", f"{about.severity.capitalize()}: {about.title}. {_sentence(about.advice)}", ""]
     lines += [f"- {_where(problem)}{_escaped(problem.message)}" for problem in problems[:MAX_LISTED]]
     more = report.num_problems(kind) - min(len(problems), MAX_LISTED)
     lines += [f"- and {more} more", ""] if more else [""]
@@ -81,12 +82,18 @@ def _cells(report: CheckReport, problems: list[Problem]) -> list[Cell]:
             continue
         try:
             sample = source.sample(problem.index)
-            frame = problem.frame if problem.frame is not None or problem.segment is None else 0
             caption = f"{problem.sample_id} {problem.message}"
-            cells.append(cell_of_sample(sample, caption, side=SIDE, frame=frame, segment=problem.segment))
+            cells.append(cell_of_sample(sample, caption, side=SIDE, frames=_frames(problem), segment=problem.segment))
         except Exception:  # noqa: BLE001 - the fault itself may be that the sample cannot be read
             continue
     return cells
+
+
+def _frames(problem: Problem) -> list[int]:
+    """What to show: of tracks the frame before as well."""
+    if problem.frame is None:
+        return [] if problem.segment is None else [0]
+    return [problem.frame - 1, problem.frame] if problem.kind.startswith("track_") else [problem.frame]
 
 
 def _classes(split: SplitReport, pictures: Path, number: int) -> list[str]:
@@ -102,6 +109,10 @@ def _classes(split: SplitReport, pictures: Path, number: int) -> list[str]:
         for row in rows[:MAX_CLASSES]
     ]
     return [*lines, "", f"report.json has all {len(split.label_space)} classes." if len(rows) > MAX_CLASSES else "", ""]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}{'' if text.endswith('?') else '.'}"
 
 
 def _where(problem: Problem) -> str:

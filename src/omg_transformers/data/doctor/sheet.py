@@ -35,10 +35,10 @@ class Cell(NamedTuple):
 
 
 def cell_of_sample(
-    sample: Sample, caption: str, *, side: int, frame: int | None = None, segment: int | None = None
+    sample: Sample, caption: str, *, side: int, frames: Sequence[int] = (), segment: int | None = None
 ) -> Cell:
-    """The annotated picture, or a few frames of the clip. frame: only this one. segment: gets a red box."""
-    frames = shown_frames(len(sample.frames)) if frame is None else [frame]
+    """The annotated picture, or a few frames of the clip. frames: only these. segment: gets a red box."""
+    frames = frames or shown_frames(len(sample.frames))
     side = side if len(frames) == 1 else round(side * 0.75)
     return Cell(caption, [_panel(sample, number, segment, side) for number in frames])
 
