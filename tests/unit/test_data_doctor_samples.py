@@ -131,6 +131,16 @@ def test_a_bad_frame_of_a_video_is_named_and_the_others_are_checked(tmp_path):
     assert report.splits[0].num_frames == 2 * NUM_FRAMES - 1
 
 
+def test_frames_keep_their_numbers_beside_a_bad_one(tmp_path):
+    source = clips(**FAULTS["track_jump"])
+    write_source(source, "davis", tmp_path, "train")
+    path = tmp_path / "Annotations" / "480p" / "2" / "00001.png"
+    path.write_bytes(path.read_bytes()[:40])
+    from omg_transformers.data.doctor import check_folder
+
+    assert 3 in [problem.frame for problem in check_folder(tmp_path, "davis").of_kind("track_jump")]
+
+
 def test_classes_are_counted():
     (split,) = check_source(ListSource([drawn_sample(0)])).splits
     counts = split.counts

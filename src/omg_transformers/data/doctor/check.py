@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -128,7 +128,7 @@ class _Check:
         by_id: dict[str, int] = {}
         strangers: set[int] = set()
         for index in range(length):
-            for sample, problem in _samples(source, index):
+            for sample, problem, numbers in _samples(source, index):
                 if problem is not None:
                     self._report.add(_placed(problem, split, index))
                     strangers.update(numbers_without_class(problem.message) if _is_about_ids(problem) else ())
@@ -137,7 +137,7 @@ class _Check:
                 found.num_usable += 1
                 found.num_frames += len(sample.frames)
                 found.sizes[sample.annotation.size] += 1
-                self._check_sample(sample, split, index, facts)
+                self._check_sample(sample, split, index, facts, numbers)
                 count_classes(sample, counts)
                 first = by_id.setdefault(sample.sample_id, index)
                 if first != index:
@@ -150,12 +150,14 @@ class _Check:
     def _look_through(self, name: str, source: SampleSource, bar: tqdm[Any]) -> None:
         """Only the pictures of another data set, whose own faults are not asked for."""
         for index in range(source.num_samples or 0):
-            for sample, _ in _samples(source, index):
+            for sample, _, _ in _samples(source, index):
                 if sample is not None:
                     deque(self._pictures.add(sample, name, index), maxlen=0)
             bar.update()
 
-    def _check_sample(self, sample: Sample, split: str, index: int, facts: JsonFacts | None) -> None:
+    def _check_sample(
+        self, sample: Sample, split: str, index: int, facts: JsonFacts | None, numbers: Sequence[int]
+    ) -> None:
         faults: list[Iterator[Fault]] = [
             check_annotation(sample),
             check_tracks(sample),
@@ -164,7 +166,8 @@ class _Check:
         if facts is not None:
             faults.append(facts.check(sample))
         for fault in (fault for some in faults for fault in some):
-            self._report.add(Problem(fault.kind, fault.message, split, sample.sample_id, index, *fault[2:]))
+            frame = fault.frame if fault.frame is None or not numbers else numbers[fault.frame]
+            self._report.add(Problem(fault.kind, fault.message, split, sample.sample_id, index, frame, fault.segment))
 
     def _facts(self, split: str, source: SampleSource) -> JsonFacts | None:
         try:
@@ -206,23 +209,25 @@ def _length(source: SampleSource, limit: int | None) -> int:
     return source.num_samples if limit is None else min(limit, source.num_samples)
 
 
-def _samples(source: SampleSource, index: int) -> Iterator[tuple[Sample | None, Fault | None]]:
-    """The sample, or what is wrong with it; of a video with bad frames what is wrong with each, then the others."""
+def _samples(source: SampleSource, index: int) -> Iterator[tuple[Sample | None, Fault | None, Sequence[int]]]:
+    """The sample, or what is wrong with it; of a video with bad frames what is wrong with each, then the others, and
+    which these are.
+    """
     try:
-        yield source.sample(index), None
+        yield source.sample(index), None, ()
     except Exception as error:  # noqa: BLE001 - whatever a reader stumbles over is a fault of the files, not the end
         bad, frames = _bad_frames(source, index)
         if not bad or (len(bad) == len(frames) > 1 and len({_words(reason) for reason in bad.values()}) == 1):
-            yield None, Fault(kind_of_error(error), _words(error))
+            yield None, Fault(kind_of_error(error), _words(error)), ()
             return
         for frame, reason in bad.items():
-            yield None, Fault(kind_of_error(reason), _words(reason), frame)
+            yield None, Fault(kind_of_error(reason), _words(reason), frame), ()
         good = [frame for frame in frames if frame not in bad]
         if good:
             try:
-                yield source.clip(index, good), None  # type: ignore[attr-defined]
+                yield source.clip(index, good), None, good  # type: ignore[attr-defined]
             except Exception as reason:  # noqa: BLE001 - as above
-                yield None, Fault(kind_of_error(reason), _words(reason))
+                yield None, Fault(kind_of_error(reason), _words(reason)), ()
 
 
 def _bad_frames(source: SampleSource, index: int) -> tuple[dict[int, Exception], tuple[int, ...]]:

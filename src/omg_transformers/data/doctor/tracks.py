@@ -94,7 +94,8 @@ class _Track:
         for step in next_to:
             length = np.hypot(*(boxes[step : step + 2, 2:] - boxes[step : step + 2, :2]).T).max()
             others = [ways[other] for other in next_to if other != step]
-            usual = float(np.median(others)) if others else 0.0
+            # Of two, the smaller: who jumps once jumps back.
+            usual = float(np.quantile(others, 0.5, method="lower")) if others else 0.0
             if ways[step] <= FAR * length or (others and ways[step] <= UNUSUAL * usual):
                 continue
             if not coco_mask.iou([self._rles[step]], [self._rles[step + 1]], [0])[0, 0]:
