@@ -371,6 +371,13 @@ def test_what_was_done_is_saved_when_memory_runs_out(tmp_path):
     assert saved == [run]
 
 
+def test_a_lost_loading_process_is_told_wherever_it_is_noticed():
+    run, saved = SimpleNamespace(step=7, accelerator=None), []
+    with pytest.raises(SystemExit, match="lower num_workers"), ending_clearly(run, saved.append):
+        raise RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed.")
+    assert saved == []
+
+
 def test_a_full_disk_is_told_without_another_save():
     run, saved = SimpleNamespace(step=7, accelerator=None), []
     with pytest.raises(SystemExit, match="after step 7: no room"), ending_clearly(run, saved.append):

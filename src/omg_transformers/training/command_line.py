@@ -72,6 +72,11 @@ def ending_clearly(run: RunT, save: Callable[[RunT], None], *of_data: type[Excep
     except (OSError, FloatingPointError) as error:
         raise SystemExit(f"the run ended after step {run.step}: {error}") from error
     except RuntimeError as error:
+        if "DataLoader worker" in str(error):  # torch raises it wherever the program is: even within a step
+            raise SystemExit(
+                f"the run ended at step {run.step}: a process that loads samples has died ({error}). Most often memory "
+                "ran out: lower num_workers or batch_size; --resume goes on from the newest checkpoint"
+            ) from error
         if not is_lost_process(error):
             raise
         raise SystemExit(
