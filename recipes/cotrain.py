@@ -203,10 +203,10 @@ def prepare(settings: Settings, is_resumed: bool) -> Run:
         seed=settings.seed,
     )
     processor = results.make_processor(model, vocabulary, settings.transform.size, settings.mean, settings.std)
-    record = {"settings": settings_to_dict(settings), "environment": describe_environment(Path(__file__).parent)}
+    record = {"settings": settings_to_dict(settings), "start": start.report}
+    record["environment"] = describe_environment(Path(__file__).parent)
     journal = Journal(settings.output, record, from_step=progress.step, is_silent=not accelerator.is_main_process)
-    for line in (*start.report, *journal.changes):
-        accelerator.print(line)
+    accelerator.print("\n".join((*start.report, *journal.changes)))
     loop = (model, average, answers, optimizer, teacher, processor, journal, progress.step, progress.state.get("best"))
     return Run(settings, accelerator, stream, held_out, *loop)
 

@@ -82,7 +82,19 @@ def test_a_run_says_what_it_depends_on(run_recipe, tmp_path):
     run_recipe("--output", tmp_path / "run", "--max-steps", 1, *FAST, "seed=3")
     record = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
     assert record["settings"]["seed"] == 3
+    assert record["start"] == ["0.10 of 0.10 million parameters train"]
     assert record["environment"]["packages"]["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_a_model_that_grew_says_what_is_new_in_it(run_recipe, tmp_path):
+    run_recipe("--output", tmp_path / "small", "--max-steps", 1, *FAST)
+    words = ("--max-steps", 1, *FAST, f"start_from={tmp_path / 'small' / 'model'}", "model={num_queries: 9}")
+    run_recipe("--output", tmp_path / "other", *words, "frozen=[backbone.]")
+    record = yaml.safe_load((tmp_path / "other" / "run.yaml").read_text())
+    assert "new, at random: query_encoders.learned.content.weight, which was (12, 32) and is (9, 32)" in record["start"]
+    old, new = (weights(tmp_path / name / "model") for name in ("small", "other"))
+    frozen = [name for name in new if name.startswith("backbone.")]
+    assert frozen and all(torch.equal(old[name], new[name]) for name in frozen)
 
 
 def test_held_out_figures_are_logged(run_recipe, tmp_path):
