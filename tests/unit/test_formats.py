@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from omg_transformers import formats
+from omg_transformers.formats.vipseg import VipsegResults
 from omg_transformers.labels import LabelSpace, builtin_label_space
 from omg_transformers.ops.masks import encode_masks
 from omg_transformers.structures import Segments
@@ -206,3 +207,17 @@ def test_dictionaries_of_transformers_hold_ids_and_void_or_masks():
     empty = formats.segmentation_dict(Segments((4, 5), none.long(), none.long(), none, rles=()))
     assert empty["segmentation"].shape == (0, 4, 5)
     assert empty["segments_info"] == []
+
+
+def test_vipseg_gives_an_id_one_class_through_the_video(tmp_path):
+    space = LabelSpace.from_names(["cat", "dog"])
+    results = VipsegResults(tmp_path, "clip", space)
+    for number, label in enumerate([1, 0, 0]):
+        id_map = torch.full((1, 4, 6), 7, dtype=torch.int32)
+        segments = Segments((4, 6), torch.tensor([7]), torch.tensor([label]), torch.tensor([0.5]), id_map=id_map)
+        results.add(f"{number:05d}", segments)
+    content = json.loads(results.close().read_text())
+    frames = content["annotations"][0]["annotations"]
+    assert [entry["file_name"] for entry in frames] == ["00000.png", "00001.png", "00002.png"]
+    assert {info["category_id"] for entry in frames for info in entry["segments_info"]} == {space.classes[0].dataset_id}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pan_pred", "pred.json"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omg_transformers.formats.atomic_file import PartFile
 from omg_transformers.formats.coco_panoptic import categories, id_map_of, panoptic_annotation, write_id_png
+from omg_transformers.ops.votes import TrackVotes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,27 +17,46 @@ if TYPE_CHECKING:
 
 
 class VipsegResults:
-    """Writes the frames of one video at once, and pred.json in `close`; ids stay the same through the video."""
+    """Writes the frames of one video at once, and pred.json in `close`.
+
+    An id is one object of one class through the whole video, so its class is known at the end: see TrackVotes.
+    """
 
     def __init__(self, folder: Path, video: str, label_space: LabelSpace) -> None:
         self._pngs = folder / "pan_pred" / video
         self._pngs.mkdir(parents=True, exist_ok=True)
-        self._label_space = label_space
+        self._video, self._label_space = video, label_space
         self._part = PartFile(folder / "pred.json")
-        self._stream = self._part.path.open("x", encoding="utf-8")
-        self._stream.write(f'{{"annotations": [{{"video_id": {json.dumps(video)}, "annotations": [')
-        self._separator = "\n"
+        # Frames as they come, one JSON object per line: memory does not grow with the video.
+        self._lines = PartFile(folder / "pred.jsonl").path
+        self._stream = self._lines.open("x", encoding="utf-8")
+        self._votes: dict[int, TrackVotes] = {}
 
     def add(self, name: str, segments: Segments) -> None:
         """Write the frame `name`. ValueError: its segments may overlap."""
         file_name = f"{name}.png"
         write_id_png(self._pngs / file_name, id_map_of(segments, 0))
         entry: dict[str, Any] = panoptic_annotation(segments, self._label_space, image_id=name, file_name=file_name)
-        self._stream.write(self._separator + json.dumps(entry, ensure_ascii=False))
-        self._separator = ",\n"
+        for info in entry["segments_info"]:
+            self._votes.setdefault(info["id"], TrackVotes()).add(info["category_id"], info["score"])
+        self._stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def close(self) -> Path:
-        """Complete pred.json with the frames that were added."""
-        with self._stream as stream:
-            stream.write(f'\n]}}], "categories": {json.dumps(categories(self._label_space), ensure_ascii=False)}}}')
-        return self._part.finish()
+        """Write pred.json with the frames that were added."""
+        self._stream.close()
+        try:
+            with self._part.path.open("x", encoding="utf-8") as target, self._lines.open(encoding="utf-8") as lines:
+                target.write(f'{{"annotations": [{{"video_id": {json.dumps(self._video)}, "annotations": [')
+                for number, line in enumerate(lines):
+                    entry = json.loads(line)
+                    for info in entry["segments_info"]:
+                        info["category_id"] = self._votes[info["id"]].label
+                    target.write((",\n" if number else "\n") + json.dumps(entry, ensure_ascii=False))
+                names = json.dumps(categories(self._label_space), ensure_ascii=False)
+                target.write(f'\n]}}], "categories": {names}}}')
+            return self._part.finish()
+        except BaseException:
+            self._part.discard()
+            raise
+        finally:
+            self._lines.unlink(missing_ok=True)
