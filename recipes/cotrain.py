@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from omg_transformers.data import MixedStream, SampleError, SampleSource, TrainTransform, collate
-from omg_transformers.data.mixture import SourceSettings, build_source, mix_parts
+from omg_transformers.data.mixture import JointSettings, SourceSettings, build_source, build_sources, mix_parts
 from omg_transformers.data.stream import WorkerLostError
 from omg_transformers.evaluation import EvaluationSettings, PipelineSegmenter, evaluate
 from omg_transformers.inference import OMGSegPipeline
@@ -51,7 +51,7 @@ from omg_transformers.training.trackers import choose_tracker, track
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a run depends on. mix: share of the batches per task.
+    """Everything a run depends on. mix: share of the batches per task. joint: one label space for all sources.
 
     alongside: heads that answer every batch too, from the same image features: the weight of their loss.
     classes_for_prompts: teach names also through heads that do not use them. corrections: how often prompts go on.
@@ -68,6 +68,7 @@ class Settings:
     sources: list[SourceSettings]
     model: dict[str, Any]
     max_steps: int
+    joint: JointSettings | None = None
     alongside: dict[str, float] = field(default_factory=dict)
     classes_for_prompts: bool = False
     corrections: float = 0.0
@@ -145,9 +146,8 @@ def prepare(settings: Settings, is_resumed: bool) -> Run:
 
     table = find_vocabulary(settings.vocabulary, settings.start_from)
     is_known = None if table is None or settings.unknown_names == "new" else table.knows
-    build = functools.partial(build_source, is_known=is_known, unknown=settings.unknown_names)
-    sources = [build(source) for source in settings.sources]
-    held_out = [build(entry.source) for entry in settings.evaluation]
+    sources, merged = build_sources(settings.sources, settings.joint, is_known, unknown=settings.unknown_names)
+    held_out = [build_source(each.source, is_known, unknown=settings.unknown_names) for each in settings.evaluation]
     for entry, source in zip(settings.evaluation, held_out, strict=True):
         launch.check_held_out(entry.task, entry.prompts, source)
     launch.check_best(settings.best, [entry.task for entry in settings.evaluation])
@@ -203,10 +203,10 @@ def prepare(settings: Settings, is_resumed: bool) -> Run:
         seed=settings.seed,
     )
     processor = results.make_processor(model, vocabulary, settings.transform.size, settings.mean, settings.std)
-    record = {"settings": settings_to_dict(settings), "start": start.report}
+    record = {"settings": settings_to_dict(settings), "start": (*merged, *start.report)}
     record["environment"] = describe_environment(Path(__file__).parent)
     journal = Journal(settings.output, record, from_step=progress.step, is_silent=not accelerator.is_main_process)
-    accelerator.print("\n".join((*start.report, *journal.changes)))
+    accelerator.print("\n".join((*merged, *start.report, *journal.changes)))
     loop = (model, average, answers, optimizer, teacher, processor, journal, progress.step, progress.state.get("best"))
     return Run(settings, accelerator, stream, held_out, *loop)
 

@@ -13,6 +13,8 @@ from omg_transformers.data import (
     map_annotation,
     read_coco_panoptic,
 )
+from omg_transformers.data.mixture import JointSettings, SourceSettings, build_sources
+from omg_transformers.data.procedural import procedural_label_space
 from omg_transformers.data.regions import decode_region, encode_region, region_area
 from omg_transformers.labels import LabelSpace, builtin_label_space
 from omg_transformers.structures import Annotation, Sample, Segment
@@ -127,3 +129,15 @@ def test_spaces_of_one_name_and_other_classes_are_told_apart():
     joint, mapped = join_sources(sources)
     assert joint.label_space.names == ("cat", "dog")
     assert [source.label_space.name for source in mapped] == ["joint/data_1", "joint/data_2"]
+
+
+def test_sources_of_settings_can_share_one_label_space():
+    settings = [SourceSettings("scenes"), SourceSettings("scenes", name="clips", options={"num_frames": 2})]
+    sources, report = build_sources(settings, JointSettings("mine", same=[["red circle", "green circle"]]))
+    assert len(sources) == 2 and len(sources[0].label_space) == len(procedural_label_space()) - 1
+    assert sources[0].label_space.name == "mine/procedural" and any("joined" in line for line in report)
+
+
+def test_a_wrong_joint_setting_is_named():
+    with pytest.raises(ValueError, match=r"joint: same names 'red cirkle'.*red circle"):
+        build_sources([SourceSettings("scenes")], JointSettings(same=[["red cirkle", "green circle"]]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omg_transformers.data.clips import ClipSource, FramesSource, PseudoClips
 from omg_transformers.data.composer import ComposedScenes
-from omg_transformers.data.label_mapping import MappedSource
+from omg_transformers.data.label_mapping import MappedSource, join_sources
 from omg_transformers.data.procedural import ProceduralScenes
 from omg_transformers.data.readers import LAYOUTS, open_layout
 from omg_transformers.data.readers.videos import VideoSource
@@ -111,6 +111,37 @@ class SourceSettings:
     def title(self) -> str:
         """What logs and errors call it."""
         return self.name or self.kind
+
+
+@dataclass(frozen=True)
+class JointSettings:
+    """One label space for all sources, see `join_sources`. same: groups of names that mean one class. apart:
+    "space/class" of classes that join no other.
+    """
+
+    name: str = "joint"
+    same: list[list[str]] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)
+
+
+def build_sources(
+    settings: Sequence[SourceSettings],
+    joint: JointSettings | None = None,
+    is_known: Callable[[str], bool] | None = None,
+    *,
+    unknown: Literal["error", "void"] = "error",
+) -> tuple[list[SampleSource], list[str]]:
+    """All sources, in one label space if `joint` asks for it, and lines on what was merged; see `build_source`."""
+    if joint is None:
+        return [build_source(each, is_known, unknown=unknown) for each in settings], []
+    try:
+        found, mapped = join_sources([build_source(each) for each in settings], **asdict(joint))
+    except ValueError as error:
+        raise ValueError(f"joint: {error}") from error
+    sources: list[SampleSource] = [
+        source if is_known is None else _keep_known_classes(source, is_known, unknown) for source in mapped
+    ]
+    return sources, found.report().splitlines()
 
 
 def build_source(

@@ -85,7 +85,8 @@ class MakesQueryInputs(Protocol):
     ) -> tuple[dict[str, Tensor], list[QueryTargets]]:
         """Inputs for the query encoder, batched, in pixels of the padded input of `size`, and re-ordered targets.
 
-        Query i of sample b answers target i of sample b: there is no matching. Every sample gets the same number.
+        Query i of sample b answers target i of sample b: there is no matching. Every sample gets the same number, in
+        every call: in training each clip is asked by itself, with chance of its own.
         """
 
 

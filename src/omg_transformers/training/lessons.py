@@ -106,13 +106,15 @@ class Teacher:
         return {"loss": total, **losses}
 
     def _lesson(self, batch: Batch, step: int, place: int) -> Lesson:
+        space = batch["label_space"]
+        class_embeds = None if space.is_class_agnostic else self.vocabulary.class_embeds(space)
         generators = [torch.Generator().manual_seed(seed) for seed in batch["seeds"]]
         of_step = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         questions = {
             name: make_independent_questions(
                 self.heads[name],
                 batch["annotations"],
-                class_embeds=self.vocabulary.class_embeds(batch["label_space"]),
+                class_embeds=class_embeds,
                 size=(batch["pixel_values"].shape[-2], batch["pixel_values"].shape[-1]),
                 generators=generators,
                 with_classes=self.with_classes,

@@ -12,6 +12,7 @@ from PIL import Image
 from omg_transformers.data.file_source import FileSource
 from omg_transformers.data.frames import frame_size
 from omg_transformers.data.label_mapping import classes_of_categories
+from omg_transformers.data.readers.builtin_classes import known_classes
 from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.regions import encode_region, merge_stuff
 from omg_transformers.data.sources import OnError, SampleError
@@ -31,14 +32,10 @@ def read_coco_panoptic(
 ) -> CocoPanopticSource:
     """Samples of `root/split/*.jpg`, `root/annotations/panoptic_<split>.json` and the PNG folder beside that file.
 
-    label_space: default the built-in "coco_panoptic". Categories find their class by name, synonym or supercategory,
-    so a coarser space ("coco_supercategory") merges while reading. Raises ValueError for a category without a class.
+    label_space: default the built-in "coco_panoptic" where the categories are COCO's, else their own classes. In a
+    given one categories find their class by name, synonym or supercategory, so a coarser space ("coco_supercategory") merges while reading. Raises ValueError for a category without a class.
     on_error: what a plain walk does with a bad sample; "skip" lists it in `skipped`.
     """
-    if label_space is None:
-        from omg_transformers.labels import builtin_label_space
-
-        label_space = builtin_label_space("coco_panoptic")
     return CocoPanopticSource(Path(root), split, label_space, on_error)
 
 
@@ -53,13 +50,24 @@ class CocoPanopticSource(FileSource[dict[str, Any]]):
 
     parts = ("classes", "instances", "scene")
 
-    def __init__(self, root: Path, split: str, label_space: LabelSpace, on_error: OnError = "raise") -> None:
+    def __init__(self, root: Path, split: str, label_space: LabelSpace | None, on_error: OnError = "raise") -> None:
         self.picture_folder = root / split
         self.json_path = root / "annotations" / f"panoptic_{split}.json"
         self.png_folder = root / "annotations" / f"panoptic_{split}"
         content = _read_json(self.json_path)
+        if label_space is None:
+            classes = known_classes(
+                content["categories"],
+                None,
+                builtins=("coco_panoptic",),
+                name=root.resolve().name,
+                where=self.json_path,
+                used={row["category_id"] for entry in content["annotations"] for row in entry["segments_info"]},
+            )
+            label_space, self._class_of = classes.label_space, classes.class_of
+        else:
+            self._class_of = classes_of_categories(content["categories"], label_space, where=str(self.json_path))
         super().__init__(content["annotations"], label_space, name=str(self.json_path), on_error=on_error)
-        self._class_of = classes_of_categories(content["categories"], label_space, where=str(self.json_path))
         self._pictures = {picture["id"]: picture for picture in content["images"]}
 
     def read(self, record: dict[str, Any]) -> Sample:
