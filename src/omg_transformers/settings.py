@@ -52,7 +52,7 @@ def settings_to_dict(settings: Any) -> Any:
 
 def nearest(name: str, known: Collection[str]) -> str:
     """The end of an error message: the known names that look alike, or all of them."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = [word for word in known if name and name in word][:3] or difflib.get_close_matches(name, known, 3, 0.5)
     return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known)}"
 
 

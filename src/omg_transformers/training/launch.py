@@ -51,7 +51,7 @@ def start_accelerator(
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise ValueError(
             f"distributed_type is {accelerator.distributed_type.value}, which shares weights out, and checkpoints here "
-            "hold them whole: use recipes/accelerate/ddp.yaml; a frozen backbone and accumulate save memory"
+            "hold them whole: use recipes/launchers/ddp.yaml; a frozen backbone and accumulate save memory"
         )
     return accelerator
 

@@ -33,7 +33,8 @@ def read_coco_panoptic(
     """Samples of `root/split/*.jpg`, `root/annotations/panoptic_<split>.json` and the PNG folder beside that file.
 
     label_space: default the built-in "coco_panoptic" where the categories are COCO's, else their own classes. In a
-    given one categories find their class by name, synonym or supercategory, so a coarser space ("coco_supercategory") merges while reading. Raises ValueError for a category without a class.
+    given one categories find their class by name, synonym or supercategory, so a coarser space
+    ("coco_supercategory") merges while reading. Raises ValueError for a category without a class.
     on_error: what a plain walk does with a bad sample; "skip" lists it in `skipped`.
     """
     return CocoPanopticSource(Path(root), split, label_space, on_error)
