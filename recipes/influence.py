@@ -21,7 +21,7 @@ from tqdm import tqdm
 from omg_transformers.settings import load_settings
 from omg_transformers.training.checkpoints import newest_checkpoint
 from omg_transformers.training.command_line import refusing_mistakes
-from omg_transformers.training.influence import Influence, final_figures, runs_of
+from omg_transformers.training.influence import Influence, final_figures, runs_of, undefined_tasks
 
 COTRAIN = Path(__file__).with_name("cotrain.py")
 
@@ -56,6 +56,11 @@ def main() -> None:
     runs = runs_of(settings.tasks)
     for name, tasks in tqdm(runs.items(), unit="run"):
         run_training(settings, name, tasks)
+        if missing := undefined_tasks(final_figures(settings.output / name, settings.max_steps), settings.tasks):
+            raise SystemExit(
+                f"run {name} has no figure of {', '.join(missing)}: give each task an entry in the `evaluation` of "
+                f"{settings.base} with enough samples, and for videos long enough ones; then start in a new output"
+            )
     with refusing_mistakes():
         found = {name: final_figures(settings.output / name, settings.max_steps) for name in runs}
         influence = Influence.of_runs(settings.tasks, found)

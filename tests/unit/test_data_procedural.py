@@ -106,3 +106,17 @@ def test_a_ground_fills_the_picture(ground):
 def test_impossible_scenes_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ProceduralScenes(**options)
+
+
+def test_an_easier_world_has_fewer_things():
+    scenes = ProceduralScenes(size=(48, 48), num_shapes=2, num_colors=3)
+    space = scenes.label_space
+    assert sum(space.is_thing) == 6
+    used = {segment.category_id for index in range(20) for segment in scenes.sample(index).annotation.segments}
+    assert max(used) < len(space) and {index for index in used if space.is_thing[index]} == set(range(6))
+
+
+@pytest.mark.parametrize("options", [{"num_shapes": 0}, {"num_colors": 99}])
+def test_a_world_without_or_with_unknown_things_is_refused(options):
+    with pytest.raises(ValueError, match=r"expected 1 to \d+"):
+        ProceduralScenes(**options)

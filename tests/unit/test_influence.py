@@ -55,6 +55,13 @@ def test_a_task_that_is_not_measured_is_named():
         Influence.of_runs(TASKS, figures)
 
 
+def test_an_undefined_figure_is_missing():
+    figures = found()
+    figures["all"]["instance"] = ("x/main", float("nan"))
+    with pytest.raises(ValueError, match="run all has no figure of instance"):
+        Influence.of_runs(TASKS, figures)
+
+
 def test_the_table_holds_every_value(tmp_path: Path):
     Influence.of_runs(TASKS, found()).write(tmp_path, about="Three runs.")
     rows = list(csv.DictReader((tmp_path / "influence.csv").open()))

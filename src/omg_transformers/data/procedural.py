@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 
 @cache
-def procedural_label_space() -> LabelSpace:
-    """169 things ("red circle", "green circle" ...: every colour of every shape), then the grounds as stuff."""
+def procedural_label_space(num_shapes: int = len(SHAPES), num_colors: int = len(COLORS)) -> LabelSpace:
+    """169 things ("red circle", "green circle" ...: every colour of every shape), then the grounds as stuff.
+
+    Fewer of both make an easier world: the first ones are taken.
+    """
     from omg_transformers.labels import LabelClass, LabelSpace
 
-    things = [(f"{color} {shape}", True, COLORS[color]) for shape in SHAPES for color in COLORS]
+    shapes, colors = list(SHAPES)[:num_shapes], list(COLORS)[:num_colors]
+    things = [(f"{color} {shape}", True, COLORS[color]) for shape in shapes for color in colors]
     grounds = [(name, False, (60 + 25 * index, 90, 200 - 25 * index)) for index, name in enumerate(GROUNDS)]
     return LabelSpace(
         name="procedural",
@@ -63,6 +67,7 @@ class ProceduralScenes:
 
     size: (height, width). num_objects: fewest and most per scene. num_frames > 1: clips whose objects move, turn and
     hide each other, with constant track ids (1, 2, ...; a ground has none). Every pixel has a label: void is empty.
+    num_shapes, num_colors: how many there are, at most all.
     """
 
     num_samples = None
@@ -73,8 +78,13 @@ class ProceduralScenes:
         *,
         num_frames: int = 1,
         num_objects: tuple[int, int] = (2, 6),
+        num_shapes: int = len(SHAPES),
+        num_colors: int = len(COLORS),
         seed: int = 0,
     ) -> None:
+        for name, count, known in (("num_shapes", num_shapes, SHAPES), ("num_colors", num_colors, COLORS)):
+            if not 1 <= count <= len(known):
+                raise ValueError(f"{name} is {count}: expected 1 to {len(known)}")
         if min(size) < 8:
             raise ValueError(f"size is {size}: expected (height, width), both at least 8 pixels")
         if num_frames < 1:
@@ -82,7 +92,8 @@ class ProceduralScenes:
         if not 0 <= num_objects[0] <= num_objects[1]:
             raise ValueError(f"num_objects is {num_objects}: expected (fewest, most), not negative")
         self.size, self.num_frames, self.num_objects, self.seed = size, num_frames, num_objects, seed
-        self.label_space = procedural_label_space()
+        self.num_shapes, self.num_colors = num_shapes, num_colors
+        self.label_space = procedural_label_space(num_shapes, num_colors)
         self.tasks = heads_that_read(("classes", "instances", "scene", "tracks"), is_video=num_frames > 1)
 
     def __iter__(self) -> Iterator[Sample]:
@@ -124,17 +135,17 @@ class ProceduralScenes:
             is_beyond = (x - place[0]) * np.cos(angle) + (y - place[1]) * np.sin(angle) > 0
             owner_map[is_beyond] = number
             picture[is_beyond] = draw_ground(GROUNDS[kind], self.size, rng)[is_beyond]
-        first_ground = len(COLORS) * len(SHAPES)
+        first_ground = self.num_shapes * self.num_colors
         return picture, {"map": owner_map, "classes": [first_ground + int(kind) for kind in kinds]}
 
     def _shape(self, rng: np.random.Generator) -> _Shape:
-        shape = int(rng.integers(len(SHAPES)))
-        color = int(rng.integers(len(COLORS)))
+        shape = int(rng.integers(self.num_shapes))
+        color = int(rng.integers(self.num_colors))
         reach = min(self.size)
         speed = reach * rng.uniform(0.01, 0.08)
         heading = rng.uniform(0, 2 * np.pi)
         return _Shape(
-            category_id=shape * len(COLORS) + color,
+            category_id=shape * self.num_colors + color,
             shape=list(SHAPES)[shape],
             color=np.array(list(COLORS.values())[color], np.float32),
             radius=reach * float(np.exp(rng.uniform(np.log(0.07), np.log(0.3)))),

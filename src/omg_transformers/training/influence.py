@@ -47,6 +47,11 @@ def final_figures(folder: Path, step: int) -> dict[str, tuple[str, float]]:
     return {task: (pairs[0][0], float(np.mean([value for _, value in pairs]))) for task, pairs in found.items()}
 
 
+def undefined_tasks(figures: Mapping[str, tuple[str, float]], tasks: Sequence[str]) -> list[str]:
+    """Tasks without a figure, or whose figure is NaN: what they are judged on does not suffice."""
+    return [task for task in tasks if task not in figures or math.isnan(figures[task][1])]
+
+
 @dataclass(frozen=True, slots=True)
 class Influence:
     """The result. figures: per task the name of its main figure. All values in percent.
@@ -65,10 +70,11 @@ class Influence:
     def of_runs(cls, tasks: Sequence[str], found: Mapping[str, Mapping[str, tuple[str, float]]]) -> Influence:
         """found: per run of `runs_of` what `final_figures` gave. ValueError for a task that a run does not measure."""
         for run, figures in found.items():
-            missing = [task for task in tasks if task not in figures]
+            missing = undefined_tasks(figures, tasks)
             if missing:
                 raise ValueError(
-                    f"run {run} has no figure of {', '.join(missing)}: give each task an entry in `evaluation`"
+                    f"run {run} has no figure of {', '.join(missing)}: give each task an entry in `evaluation` with "
+                    "enough samples, and for videos long enough ones"
                 )
 
         def percent(run: str, task: str) -> float:
