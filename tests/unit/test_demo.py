@@ -57,7 +57,7 @@ def test_the_pictures_come_with_scikit_image(demo):
 @needs_default_model
 def test_it_writes_one_overlay_per_task_and_an_overview(run, picture, capsys):
     folder = run(picture)
-    expected = {"overview.png", *(f"noise_{task}.png" for task in TASKS)}
+    expected = {"overview.png", "clip.png", *(f"noise_{task}.png" for task in (*TASKS, "click"))}
     assert {path.name for path in folder.iterdir()} == expected
     assert Image.open(folder / "noise_panoptic.png").size == (64, 48)
     printed = capsys.readouterr().out
@@ -79,3 +79,14 @@ def test_a_file_that_is_no_picture_is_named_before_any_work(run, picture, tmp_pa
     with pytest.raises(SystemExit, match=r"notes\.png"):
         run(picture, tmp_path / "notes.png")
     assert not list((tmp_path / "out").glob("*.png"))
+
+
+@needs_default_model
+def test_it_shows_a_clip_of_the_users_choice(run, picture, tmp_path, capsys):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number in range(3):
+        Image.open(picture).save(frames / f"{number}.png")
+    folder = run(picture, "--clip", frames)
+    assert "3 frames of a clip" in capsys.readouterr().out
+    assert Image.open(folder / "clip.png").size == (3 * 320, 240)
