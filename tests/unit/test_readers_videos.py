@@ -18,9 +18,10 @@ from omg_transformers.data import (
     sample_from_row,
 )
 from omg_transformers.data.frames import decode_frames
-from omg_transformers.data.readers.videos import natural_order, pair_frames, values_of
+from omg_transformers.data.readers.videos import pair_frames, values_of
 from omg_transformers.data.regions import decode_region, region_area
 from omg_transformers.labels import builtin_label_space
+from omg_transformers.processing.pictures import natural_order
 
 SIZE = (12, 16)
 AREA = SIZE[0] * SIZE[1]

@@ -13,7 +13,7 @@ import numpy as np
 
 from omg_transformers.formats.container_length import announced_bytes
 from omg_transformers.formats.video_file import import_av
-from omg_transformers.processing.pictures import DEFAULT_MAX_PIXELS, PICTURE_SUFFIXES, read_picture
+from omg_transformers.processing.pictures import DEFAULT_MAX_PIXELS, PICTURE_SUFFIXES, natural_order, read_picture
 
 if TYPE_CHECKING:
     from omg_transformers.processing.pictures import Pixels
@@ -115,7 +115,7 @@ def _source_of_path(text: str, max_pixels: int) -> FrameSource:
         inside = [file for file in path.iterdir() if _is_frame(file)]
         if not inside:
             raise ValueError(f"the folder {text!r} holds no frames ({', '.join(sorted(PICTURE_SUFFIXES))})")
-        return _Pictures(path.resolve().name, sorted(inside, key=_natural_order), max_pixels)
+        return _Pictures(path.resolve().name, sorted(inside, key=natural_order), max_pixels)
     if _is_frame(path) and path.suffix.lower() != ".gif":
         return _Pictures(path.stem, [path], max_pixels)
     return _Container(path, max_pixels)
@@ -123,11 +123,6 @@ def _source_of_path(text: str, max_pixels: int) -> FrameSource:
 
 def _is_frame(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
-
-
-def _natural_order(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
-    parts = re.findall(r"\d+|\D+", path.name)
-    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts], path.name
 
 
 class _Pictures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -24,6 +25,12 @@ Pixels = NDArray[np.uint8]
 
 class PictureNotFoundError(FileNotFoundError, ValueError):
     """There is no picture at this path."""
+
+
+def natural_order(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
+    """A key that sorts frame 2 before frame 10."""
+    parts = re.findall(r"\d+|\D+", path.name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts], path.name
 
 
 def read_picture(source: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:

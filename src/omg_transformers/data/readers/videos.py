@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +16,7 @@ from omg_transformers.data.regions import encode_region, merge_stuff
 from omg_transformers.data.sources import SampleError, check_index
 from omg_transformers.labels import builtin_label_space
 from omg_transformers.metrics.label_png import describe_folder, listed
-from omg_transformers.processing.pictures import PICTURE_SUFFIXES
+from omg_transformers.processing.pictures import PICTURE_SUFFIXES, natural_order
 from omg_transformers.structures import Annotation, Sample, Segment
 
 if TYPE_CHECKING:
@@ -175,12 +174,6 @@ def picture_files(folder: Path, suffixes: Collection[str] = PICTURE_SUFFIXES) ->
         return {}
     wanted = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
     return {path.stem: path for path in sorted(wanted, key=natural_order)}
-
-
-def natural_order(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
-    """A key that sorts frame 2 before frame 10."""
-    parts = re.findall(r"\d+|\D+", path.name)
-    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts], path.name
 
 
 def names_in(path: Path) -> tuple[str, ...]:
