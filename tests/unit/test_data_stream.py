@@ -14,7 +14,7 @@ import torch
 
 from omg_transformers.data import MixedStream, MixPart, ProceduralScenes, SampleError, TrainTransform, collate, iterate
 from omg_transformers.data.sources import ShuffledOrder
-from omg_transformers.data.stream import WorkerLostError
+from omg_transformers.data.stream import WorkerLostError, is_lost_worker
 
 SCENES = ProceduralScenes((24, 32), seed=1)
 TRANSFORM = TrainTransform((32, 32))
@@ -148,6 +148,38 @@ def test_a_killed_worker_is_named_and_what_to_do():
     with pytest.raises(WorkerLostError, match="lower num_workers, now 1"):
         for _ in range(50):
             next(batches)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        (RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed. "), True),
+        (RuntimeError("DataLoader worker (pid(s) 3) exited unexpectedly"), True),
+        (ConnectionResetError(104, "Connection reset by peer"), True),
+        (ConnectionRefusedError(111, "Connection refused"), True),
+        (FileNotFoundError(2, "No such file or directory"), True),
+        (EOFError(), True),
+        (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback"), False),
+        (FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0.\nOriginal Traceback"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_a_lost_worker_is_told_from_one_that_raised(error, is_lost):
+    assert is_lost_worker(error) is is_lost
+
+
+class Raising:
+    """A transform with a mistake in it."""
+
+    def __call__(self, sample, rng):
+        raise RuntimeError("the transform is wrong")
+
+
+def test_an_error_within_a_worker_is_not_taken_for_its_death():
+    broken = stream(MixPart("panoptic", SCENES, transform=Raising()), num_workers=1)
+    with pytest.raises(RuntimeError, match="the transform is wrong") as caught:
+        take(broken, 1)
+    assert not isinstance(caught.value, WorkerLostError)
 
 
 def test_a_far_position_is_the_same_by_walking_and_by_jumping():

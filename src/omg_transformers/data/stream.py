@@ -155,8 +155,8 @@ class MixedStream:
     def _loaded(self) -> Iterator[Batch]:
         try:
             yield from DataLoader(_WorkerBatches(self), batch_size=None, num_workers=self.num_workers)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:
+            if not is_lost_worker(error):
                 raise
             raise WorkerLostError(
                 f"a process that makes batches has died ({error}). Most often memory ran out: lower num_workers, now "
@@ -205,6 +205,18 @@ class MixedStream:
                 ],
             }
         )
+
+
+def is_lost_worker(error: BaseException) -> bool:
+    """Whether an error of a `DataLoader` says that one of its processes is gone, in torch's words or as a broken pipe.
+
+    What a process raised itself arrives with "Caught" in front: that one lives.
+    """
+    if str(error).startswith("Caught "):
+        return False
+    # A batch lies in memory of its process until it is fetched: the connection can break before torch sees the death.
+    is_broken_pipe = isinstance(error, (ConnectionError, FileNotFoundError, EOFError))
+    return is_broken_pipe or str(error).startswith("DataLoader worker")
 
 
 class _WorkerBatches(IterableDataset[Any]):
