@@ -81,12 +81,14 @@ class QueryOutput:
     iou_logits: (B, Q) quality of each mask. query_states: (B, Q, D) decoder states, before the last norm.
     input_size: size of the padded input the mask grid spans; None: the grid spans just the content.
     content_sizes: per sample the size of the picture inside the padded input (top left); None: all of it.
+    backbone_class_logits: (B, Q, K) in training, a second opinion on the names; heads need not look at it.
     """
 
     class_logits: Tensor | None
     mask_logits: Tensor
     iou_logits: Tensor | None = None
     query_states: Tensor | None = None
+    backbone_class_logits: Tensor | None = None
     input_size: tuple[int, int] | None = None
     content_sizes: tuple[tuple[int, int], ...] | None = None
 
@@ -95,20 +97,19 @@ class QueryOutput:
 
     def detach(self) -> QueryOutput:
         """The same numbers without their gradients, for results."""
-        tensors = {name: getattr(self, name) for name in ("class_logits", "mask_logits", "iou_logits", "query_states")}
-        return replace(self, **{name: value.detach() for name, value in tensors.items() if value is not None})
+        parts: dict[str, Any] = {name: value.detach() for name, value in self._tensors().items()}
+        return replace(self, **parts)
 
     def select(self, index: int) -> QueryOutput:
         """The output of one sample, as a batch of one."""
         rows = slice(index, index + 1)
-        return replace(
-            self,
-            class_logits=None if self.class_logits is None else self.class_logits[rows],
-            mask_logits=self.mask_logits[rows],
-            iou_logits=None if self.iou_logits is None else self.iou_logits[rows],
-            query_states=None if self.query_states is None else self.query_states[rows],
-            content_sizes=None if self.content_sizes is None else self.content_sizes[rows],
-        )
+        parts: dict[str, Any] = {name: value[rows] for name, value in self._tensors().items()}
+        return replace(self, content_sizes=None if self.content_sizes is None else self.content_sizes[rows], **parts)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The predictions that are there, each with a row per sample."""
+        names = ("class_logits", "mask_logits", "iou_logits", "query_states", "backbone_class_logits")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from omg_transformers.model.configuration import OMGSegConfig
 
 
@@ -46,6 +48,41 @@ class TextClassifier(nn.Module):
         return class_logits(embeds, class_embeds, self.logit_scale)
 
 
+class BackboneNames(nn.Module):
+    """A second opinion on names: what the backbone's last two maps hold inside a mask, by one linear layer.
+
+    The maps are read as they are, no gradient goes back into them: what a backbone learned from a million pictures
+    names things better than what a decoder learns from few.
+    """
+
+    # On 100 pictures a classifier without it learns them by heart (docs/LOG.md).
+    DROPOUT = 0.7
+
+    def __init__(self, channels: int, config: OMGSegConfig) -> None:
+        super().__init__()
+        self.logit_scale = config.logit_scale
+        self.norm = nn.LayerNorm(channels, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(self.DROPOUT)
+        self.projection = nn.Linear(channels, config.text_dim)
+
+    @staticmethod
+    def join(maps: Sequence[Tensor]) -> Tensor:
+        """A backbone's maps to one (N, C, H / 16, W / 16). Cells are repeated, not blended: padding stays outside."""
+        return torch.cat([maps[-2], F.interpolate(maps[-1], scale_factor=2, mode="nearest")], dim=1).detach()
+
+    def forward(self, name_map: Tensor, mask_logits: Tensor, class_embeds: Tensor) -> Tensor:
+        """name_map: (B, C, T, H / 16, W / 16). mask_logits: (B, Q, T, H / 4, W / 4), < 0 in padding.
+
+        class_embeds: (K, P, text_dim). Returns class logits (B, Q, K), all 0 for an empty mask.
+        """
+        shares = F.avg_pool3d((mask_logits > 0).float(), (1, 4, 4)).flatten(2)
+        areas = shares.sum(-1, keepdim=True)
+        with torch.autocast(name_map.device.type, enabled=False):
+            pooled = shares @ name_map.flatten(2).transpose(1, 2).float() / areas.clamp(min=1e-6)
+        embeds = self.projection(self.dropout(self.norm(pooled.to(name_map.dtype))))
+        return class_logits(embeds, class_embeds, self.logit_scale)[..., :-1] * (areas > 0)
+
+
 def class_logits(embeds: Tensor, class_embeds: Tensor, logit_scale: float) -> Tensor:
     """embeds: (B, Q, D). class_embeds: (K, P, D) unit vectors. Returns (B, Q, K + 1), best of P synonyms, void 0."""
     classes, prototypes, width = class_embeds.shape
@@ -74,17 +111,25 @@ def fuse_open_vocabulary(
     seen_exponent: float,
     unseen_exponent: float,
 ) -> Tensor:
-    """Geometric mean of the decoder's and CLIP's class probabilities (FC-CLIP, eq. 8).
+    """The decoder's and CLIP's opinions as one (FC-CLIP, eq. 8): log probabilities (B, Q, K + 1).
 
     decoder_logits, clip_logits: (B, Q, K + 1), void last. is_seen: (K,) bool: trained classes trust the decoder more.
     is_pooled: (B, Q) bool, False where the mask is too small for CLIP's map: there the decoder decides alone.
-    Returns log probabilities (B, Q, K + 1). The decoder alone decides on void. Finite where the original gives NaN,
-    since it multiplies logarithms instead of taking the logarithm of products.
+    """
+    exponent = torch.where(is_seen, seen_exponent, unseen_exponent) * is_pooled[..., None]
+    return fuse_opinions(decoder_logits, clip_logits[..., :-1], exponent)
+
+
+def fuse_opinions(decoder_logits: Tensor, other_logits: Tensor, exponent: Tensor | float) -> Tensor:
+    """Geometric mean of two class probabilities; `exponent`, which broadcasts, is the weight of the other's.
+
+    decoder_logits: (B, Q, K + 1), void last. other_logits: (B, Q, K). Returns log probabilities (B, Q, K + 1). The
+    decoder alone decides on void. Finite where the original gives NaN, since it multiplies logarithms instead of taking
+    the logarithm of products.
     """
     decoder_logs = decoder_logits[..., :-1].float().log_softmax(-1)
-    clip_logs = clip_logits[..., :-1].float().log_softmax(-1)
-    exponent = torch.where(is_seen, seen_exponent, unseen_exponent) * is_pooled[..., None]
-    fused = ((1 - exponent) * decoder_logs + exponent * clip_logs).softmax(-1)
+    other_logs = other_logits.float().log_softmax(-1)
+    fused = ((1 - exponent) * decoder_logs + exponent * other_logs).softmax(-1)
     void = decoder_logits.float().softmax(-1)[..., -1:]
     return (torch.cat([fused * (1 - void), void], dim=-1) + 1e-8).log()
 

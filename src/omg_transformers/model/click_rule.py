@@ -101,11 +101,12 @@ def apply_clicks(prediction: Prediction, queries: Queries, content: Content) -> 
     first = torch.where(nearest_inside <= DISK_RADIUS, first.clamp(min=DISK_LOGIT), first)
     first = torch.where(nearest_outside <= DISK_RADIUS, first.clamp(max=-DISK_LOGIT), first)
     combined = torch.cat([first[:, :, None], combined[:, :, 1:]], dim=2)
-    classes = prediction.class_logits
+    classes, opinion = prediction.class_logits, prediction.backbone_class_logits
     return Prediction(
         None if classes is None else classes[:, :count],
         torch.where(hints.is_given[..., None, None, None], combined, own),
         prediction.iou_logits[:, :count],
+        None if opinion is None else opinion[:, :count],
     )
 
 

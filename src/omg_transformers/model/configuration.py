@@ -22,6 +22,8 @@ class OMGSegConfig(PreTrainedConfig):
     pixel_decoder_points: sampled points per head and level. group_norm_groups: of the pixel decoder's norms.
     logit_scale: class logits are this times a cosine.
     seen_exponent, unseen_exponent: weight of the CLIP opinion for classes seen / not seen in training (FC-CLIP).
+    backbone_names: names are also read from the backbone's own maps inside each mask; off in converted weights.
+    backbone_names_exponent: weight of that opinion against the decoder's.
     point_prompt_row: which row of the prompt-type embedding points use; converted weights use 0, like boxes,
       since the original never trained row 1.
     mask_refinement: a last step that sharpens each mask around its anchor; off in converted weights.
@@ -58,6 +60,8 @@ class OMGSegConfig(PreTrainedConfig):
     logit_scale: float = math.exp(4.6052)
     seen_exponent: float = 0.4
     unseen_exponent: float = 0.8
+    backbone_names: bool = False
+    backbone_names_exponent: float = 0.5
     point_prompt_row: int = 1
     point_prompt_radius: float = 3.0
     mask_refinement: bool = False
@@ -155,5 +159,6 @@ _LEAST = {
     "layer_norm_eps": 0.0,
     "seen_exponent": 0.0,
     "unseen_exponent": 0.0,
+    "backbone_names_exponent": 0.0,
     "point_prompt_radius": 0.0,
 }

@@ -6,7 +6,7 @@ import functools
 import os
 import shutil
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +17,13 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from omg_transformers.model.backbones import build_backbone, freeze
-from omg_transformers.model.classifier import class_logits, fuse_open_vocabulary, pool_clip_features
+from omg_transformers.model.classifier import (
+    BackboneNames,
+    class_logits,
+    fuse_open_vocabulary,
+    fuse_opinions,
+    pool_clip_features,
+)
 from omg_transformers.model.click_rule import add_click_queries, apply_clicks
 from omg_transformers.model.configuration import OMGSegConfig
 from omg_transformers.model.layers import ZeroConvolution, ZeroLinear
@@ -43,7 +49,9 @@ class OMGSegOutput(ModelOutput):
 
     class_logits: (B, Q, K + 1), void last; None without `class_embeds`.
     mask_logits: (B, Q, T, H / 4, W / 4) on the padded grid. iou_logits: (B, Q) quality of each mask.
-    query_states: (B, Q, D) before the last norm. content_sizes: (B, 2) picture sizes inside the input of `input_size`.
+    query_states: (B, Q, D) before the last norm.
+    backbone_class_logits: (B, Q, K) with `output_auxiliary`, what the backbone's maps say of the names; otherwise it is
+    in `class_logits` already. content_sizes: (B, 2) picture sizes inside the input of `input_size`.
     auxiliary: with `output_auxiliary`, the predictions of earlier layers, coarse first.
     """
 
@@ -51,6 +59,7 @@ class OMGSegOutput(ModelOutput):
     mask_logits: Tensor | None = None
     iou_logits: Tensor | None = None
     query_states: Tensor | None = None
+    backbone_class_logits: Tensor | None = None
     auxiliary: tuple[QueryOutput, ...] | None = None
     content_sizes: Tensor | None = None
     input_size: tuple[int, int] | None = None
@@ -65,6 +74,7 @@ class OMGSegOutput(ModelOutput):
             mask_logits=self.mask_logits,
             iou_logits=self.iou_logits,
             query_states=self.query_states,
+            backbone_class_logits=self.backbone_class_logits,
             input_size=self.input_size,
             content_sizes=None if sizes is None else tuple((int(h), int(w)) for h, w in sizes.tolist()),
         )
@@ -88,7 +98,7 @@ class OMGSegModel(PreTrainedModel):
         self._trunk_modules = frozenset(id(module) for module in self.backbone.modules())
         config.backbone_pads_safely = self.backbone.pads_safely
         self.pixel_decoder = PixelDecoder(self.backbone.channels, config)
-        self.query_decoder = QueryDecoder(config)
+        self.query_decoder = QueryDecoder(self.backbone.channels, config)
         self.query_encoders, self.missing_query_types = build_query_encoders(config)
         self._keys_to_ignore_on_load_unexpected = [rf"^query_encoders\.{name}\." for name in self.missing_query_types]
         if config.freeze_backbone:
@@ -162,14 +172,17 @@ class OMGSegModel(PreTrainedModel):
         ]
         joined = parts[0] if len(parts) == 1 else [torch.cat(column) for column in zip(*parts, strict=True)]
         mask_features, clip_map, *memories = joined
-        return self.query_decoder.prepare(mask_features, memories, clip_map, content, num_frames)
+        name_map = memories.pop() if self.config.backbone_names else None
+        return self.query_decoder.prepare(mask_features, memories, clip_map, content, num_frames, name_map)
 
     def _encode(self, frames: Tensor, content: Content) -> list[Tensor]:
-        """frames: (N, 3, H, W). Returns mask features, the backbone's last map and the memories, (N, ., h, w) each."""
+        """frames: (N, 3, H, W). Returns mask features, the backbone's last map, the memories and, where names are read
+        from them, the joined maps: (N, ., h, w) each."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_backbone):
             maps = self.backbone(frames, content)
         mask_features, memories = self.pixel_decoder(maps, content)
-        return [mask_features, maps[-1], *memories]
+        name_maps = [BackboneNames.join(maps)] if self.config.backbone_names else []
+        return [mask_features, maps[-1], *memories, *name_maps]
 
     def forward(
         self,
@@ -224,14 +237,17 @@ class OMGSegModel(PreTrainedModel):
             output_auxiliary=output_auxiliary,
         )
         last = predictions[-1]
-        classes = last.class_logits
+        classes, opinion = last.class_logits, last.backbone_class_logits
+        if classes is not None and opinion is not None and not output_auxiliary:
+            classes, opinion = fuse_opinions(classes, opinion, self.config.backbone_names_exponent), None
         if seen_classes is not None:
-            classes = self._fuse(last, image_features, class_embeds, seen_classes)
+            classes = self._fuse(replace(last, class_logits=classes), image_features, class_embeds, seen_classes)
         return OMGSegOutput(
             class_logits=classes,
             mask_logits=last.mask_logits,
             iou_logits=last.iou_logits,
             query_states=states,
+            backbone_class_logits=opinion,
             auxiliary=_as_outputs(predictions[:-1]) if output_auxiliary else None,
             content_sizes=content.sizes,
             input_size=content.input_size,

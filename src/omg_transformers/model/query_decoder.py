@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from omg_transformers.model.classifier import PredictionHead, TextClassifier
+from omg_transformers.model.classifier import BackboneNames, PredictionHead, TextClassifier
 from omg_transformers.model.correction import PromptCorrection
 from omg_transformers.model.grounding import PromptGrounding
 from omg_transformers.model.pixel_decoder import NUM_LEVELS
@@ -18,6 +18,8 @@ from omg_transformers.model.positions import cell_positions, frame_positions
 from omg_transformers.model.refinement import MaskRefinement
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from omg_transformers.model.configuration import OMGSegConfig
     from omg_transformers.model.padding import Content
     from omg_transformers.structures import PromptHints, Queries
@@ -29,6 +31,7 @@ class ImageFeatures:
 
     mask_features: (B * T, D, h, w) at stride 4. levels: for stride 32, 16 and 8: see `Level`.
     clip_map: (B, T, C, H / 32, W / 32) last map of the backbone. content: picture sizes, per clip.
+    name_map: (B * T, C, H / 16, W / 16) what `BackboneNames` reads, or None.
     """
 
     mask_features: Tensor
@@ -36,6 +39,7 @@ class ImageFeatures:
     clip_map: Tensor
     content: Content
     num_frames: int
+    name_map: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -67,11 +71,13 @@ class Prediction:
     """What the decoder says after one of its layers.
 
     class_logits: (B, Q, K + 1) or None. mask_logits: (B, Q, T, h, w). iou_logits: (B, Q).
+    backbone_class_logits: (B, Q, K) opinion of `BackboneNames`, on the last prediction alone.
     """
 
     class_logits: Tensor | None
     mask_logits: Tensor
     iou_logits: Tensor
+    backbone_class_logits: Tensor | None = None
 
 
 class Attention(nn.Module):
@@ -128,7 +134,7 @@ class QueryDecoderLayer(GradientCheckpointingLayer):
 class QueryDecoder(nn.Module):
     """Turns queries into masks, classes and mask qualities."""
 
-    def __init__(self, config: OMGSegConfig) -> None:
+    def __init__(self, backbone_channels: Sequence[int], config: OMGSegConfig) -> None:
         super().__init__()
         self.hidden_size = config.hidden_size
         self.layers = nn.ModuleList(QueryDecoderLayer(config) for _ in range(config.decoder_layers))
@@ -137,14 +143,21 @@ class QueryDecoder(nn.Module):
         self.mask_head = PredictionHead(config.hidden_size, config.hidden_size)
         self.iou_head = PredictionHead(config.hidden_size, 1)
         self.classifier = TextClassifier(config)
+        self.backbone_names = BackboneNames(sum(backbone_channels[-2:]), config) if config.backbone_names else None
         self.grounding = PromptGrounding(config) if config.prompt_grounding else None
         self.refinement = MaskRefinement(config) if config.mask_refinement else None
         self.correction = PromptCorrection(config) if config.prompt_correction else None
 
     def prepare(
-        self, mask_features: Tensor, memories: list[Tensor], clip_map: Tensor, content: Content, num_frames: int
+        self,
+        mask_features: Tensor,
+        memories: list[Tensor],
+        clip_map: Tensor,
+        content: Content,
+        num_frames: int,
+        name_map: Tensor | None = None,
     ) -> ImageFeatures:
-        """mask_features, memories, clip_map: (B * T, ., h, w). content: per clip."""
+        """mask_features, memories, clip_map, name_map: (B * T, ., h, w). content: per clip."""
         of_frames = content.repeat(num_frames)
         times = frame_positions(num_frames, self.hidden_size, mask_features.device)
         levels = []
@@ -164,7 +177,8 @@ class QueryDecoder(nn.Module):
                     is_content=None if mask is None else mask.view(len(values), -1),
                 )
             )
-        return ImageFeatures(mask_features, tuple(levels), clip_map.unflatten(0, (-1, num_frames)), content, num_frames)
+        clip_map = clip_map.unflatten(0, (-1, num_frames))
+        return ImageFeatures(mask_features, tuple(levels), clip_map, content, num_frames, name_map)
 
     def forward(
         self, queries: Queries, features: ImageFeatures, class_embeds: Tensor | None, *, output_auxiliary: bool
@@ -205,7 +219,20 @@ class QueryDecoder(nn.Module):
             described = self._describe(normed, corrected.mask_logits, features, flat_features, class_embeds)
             corrected = replace(described, iou_logits=corrected.iou_logits)
             predictions = [*predictions, corrected] if output_auxiliary else [corrected]
+        if self.backbone_names is not None and class_embeds is not None and features.name_map is not None:
+            predictions[-1] = self._name(
+                predictions[-1], self.backbone_names, features, features.name_map, class_embeds
+            )
         return predictions, states
+
+    @staticmethod
+    def _name(
+        last: Prediction, names: BackboneNames, features: ImageFeatures, name_map: Tensor, class_embeds: Tensor
+    ) -> Prediction:
+        """The last prediction with the backbone's opinion."""
+        inside = _without_padding(last.mask_logits.detach(), features)
+        by_clip = name_map.unflatten(0, (-1, features.num_frames)).transpose(1, 2)
+        return replace(last, backbone_class_logits=names(by_clip, inside, class_embeds))
 
     def _correct(self, last: Prediction, normed: Tensor, hints: PromptHints, features: ImageFeatures) -> Prediction:
         assert self.correction is not None
@@ -234,14 +261,18 @@ class QueryDecoder(nn.Module):
         """Classes and qualities for masks."""
         classes = None
         if class_embeds is not None:
-            size = (mask_logits.shape[-2], mask_logits.shape[-1])
-            mask = features.content.repeat(features.num_frames).mask(size)
-            pooled_from = mask_logits.flatten(2)
-            if mask is not None:
-                inside = mask.view(len(pooled_from), 1, -1)
-                pooled_from = pooled_from.masked_fill(~inside, -1.0)
+            pooled_from = _without_padding(mask_logits, features).flatten(2)
             classes = self.classifier(normed, pooled_from, flat_features, class_embeds)
         return Prediction(classes, mask_logits, self.iou_head(normed)[..., 0])
+
+
+def _without_padding(mask_logits: Tensor, features: ImageFeatures) -> Tensor:
+    """(B, Q, T, h, w), below 0 outside the pictures."""
+    size = (mask_logits.shape[-2], mask_logits.shape[-1])
+    mask = features.content.repeat(features.num_frames).mask(size)
+    if mask is None:
+        return mask_logits
+    return mask_logits.masked_fill(~mask.view(len(mask_logits), 1, features.num_frames, *size), -1.0)
 
 
 def _visible_cells(mask_embeds: Tensor, level: Level) -> Tensor:

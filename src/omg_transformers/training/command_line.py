@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from huggingface_hub.errors import StrictDataclassError
 from transformers.utils.logging import disable_progress_bar
 
-from omg_transformers.data.stream import is_lost_worker
 from omg_transformers.settings import load_settings
 from omg_transformers.training.launch import OutOfMemoryError, is_lost_process
 
@@ -73,7 +72,7 @@ def ending_clearly(run: RunT, save: Callable[[RunT], None], *of_data: type[Excep
     except (OSError, FloatingPointError) as error:
         raise SystemExit(f"the run ended after step {run.step}: {error}") from error
     except RuntimeError as error:
-        if is_lost_worker(error):  # torch raises it wherever the program is: even within a step
+        if str(error).startswith("DataLoader worker"):  # torch raises it wherever the program is: even within a step
             raise SystemExit(
                 f"the run ended at step {run.step}: a process that loads samples has died ({error}). Most often memory "
                 "ran out: lower num_workers or batch_size; --resume goes on from the newest checkpoint"

@@ -197,6 +197,11 @@ class SegmentationLoss:
             weights = torch.where(labels == void, self.settings.no_object_weight, 1.0) * (labels >= 0)
             loss = (entropy * weights.flatten()).sum() / normalisers.classes
             losses["loss_class"] = self.settings.class_weight * loss
+        if layer.backbone_class_logits is not None:
+            named = masks.labels[pairs.rows] >= 0
+            opinions = layer.backbone_class_logits[pairs.samples[named], pairs.queries[named]]
+            entropy = F.cross_entropy(opinions, masks.labels[pairs.rows[named]], reduction="sum")
+            losses["loss_backbone_class"] = self.settings.class_weight * entropy / normalisers.classes
         if layer.iou_logits is not None:
             is_trained = is_matched or not self.settings.follow_original
             loss = self._quality(layer.iou_logits, pairs, view) / normalisers.quality
@@ -311,6 +316,7 @@ def _in_float32(layer: QueryOutput) -> QueryOutput:
         class_logits=None if layer.class_logits is None else layer.class_logits.float(),
         mask_logits=layer.mask_logits.float(),
         iou_logits=None if layer.iou_logits is None else layer.iou_logits.float(),
+        backbone_class_logits=None if layer.backbone_class_logits is None else layer.backbone_class_logits.float(),
     )
 
 
