@@ -118,12 +118,14 @@ class QueryTargets:
 
     labels: (N,) int64 in [0, K), or -1: the mask counts, the class is not known.
     masks: (N, T, H, W) bool. unknown: (T, H, W) bool or None: places where nothing is known (void, crowds);
-    no loss and no matching cost may look there.
+    no loss and no matching cost may look there. is_certain: (K,) bool or None: classes of which nothing was left out;
+    a query without a segment may show one of the others. None: of all classes.
     """
 
     labels: Tensor
     masks: Tensor
     unknown: Tensor | None = None
+    is_certain: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +146,15 @@ class Annotation:
     """The truth about one clip, in one form for every task and data set.
 
     size: (height, width) of every mask. is_thing: one flag per class of the label space (its length is K).
-    void: per frame the region nobody labelled, or None.
+    void: per frame the region nobody labelled, or None. certain_classes: classes of which the segments are all that
+    there is (crowds included); None: all classes.
     """
 
     size: tuple[int, int]
     is_thing: tuple[bool, ...]
     segments: tuple[Segment, ...]
     void: tuple[RLE | None, ...] = (None,)
+    certain_classes: frozenset[int] | None = None
 
     @property
     def num_frames(self) -> int:
@@ -161,6 +165,11 @@ class Annotation:
     def num_classes(self) -> int:
         """K, void not counted."""
         return len(self.is_thing)
+
+    @property
+    def is_exhaustive(self) -> bool:
+        """Whether what no segment and no void covers shows none of the classes."""
+        return self.certain_classes is None or self.certain_classes.issuperset(range(self.num_classes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from omg_head_video_object import VideoObjectHead
 from omg_transformers.data import ProceduralScenes, collate
 from omg_transformers.model import OMGSegConfig, OMGSegModel
+from omg_transformers.ops.masks import encode_mask
 from omg_transformers.plugins.contract import MakesQueryInputs
 from omg_transformers.readout.drawn_prompts import mask_prompts
-from omg_transformers.structures import QueryTargets
-from omg_transformers.training.loss import SegmentationLoss
+from omg_transformers.structures import Annotation, QueryOutput, QueryTargets, Segment, Segments
+from omg_transformers.training.loss import LossSettings, SegmentationLoss
 from omg_transformers.training.questions import Answers, make_question
 
 HEAD = VideoObjectHead()
@@ -117,3 +120,48 @@ def test_a_training_step_on_clips_reaches_the_decoder(name, options):
     }
     assert any(part.startswith("query_decoder.layers.") for part in reached)
     assert any(part.startswith("query_encoders.prompt.") for part in reached)
+
+
+# -- frames that nobody annotated
+
+
+def sample_of(num_frames, annotated, size=SIZE):
+    """An object in all annotated frames; the others are void as a whole."""
+    whole = encode_mask(torch.ones(size, dtype=torch.bool))
+    mask = encode_mask(block((4, 20), (8, 24)))
+    known = [frame in annotated for frame in range(num_frames)]
+    segment = Segment(-1, tuple(mask if flag else None for flag in known), 1)
+    void = tuple(None if flag else whole for flag in known)
+    return Annotation(size, (True,), (segment,), void, certain_classes=frozenset())
+
+
+def test_a_frame_that_nobody_annotated_is_unknown_and_not_background():
+    target = HEAD.targets(sample_of(3, {0}))
+    assert target.unknown.flatten(1).all(1).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_answered_in_a_frame_that_nobody_annotated_changes_no_loss(name):
+    targets = [HEAD.targets(sample_of(2, {0}))]
+    _, answers = ask(targets, name)
+    logits = torch.randn(1, HEAD.num_prompts, 2, SIZE[0] // 4, SIZE[1] // 4, generator=generator())
+    other = logits.clone()
+    other[:, :, 1] = 20 * torch.randn(other[:, :, 1].shape, generator=generator(1))
+    losses = []
+    for masks in (logits, other):
+        output = QueryOutput(None, masks, torch.zeros(1, HEAD.num_prompts))
+        settings = LossSettings(mask_loss="maps", iou_target="iou")
+        losses.append(SegmentationLoss(settings)([output], answers, is_matched=False)["total"].item())
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(("annotated", "is_judged"), [({0, 1, 2, 3}, True), ({0, 2, 3}, True), ({0, 1}, False)])
+def test_clips_with_fewer_than_three_annotated_frames_are_left_out_and_named(annotated, is_judged):
+    annotation = sample_of(4, annotated)
+    masks = annotation.segments[0].masks
+    answer = Segments(SIZE, torch.ones(1, dtype=torch.long), torch.tensor([-1]), torch.ones(1), rles=(masks,))
+    metric = HEAD.metric(num_classes=1)
+    metric.update(answer, annotation, key="tennis")
+    skipped = [] if is_judged else ["tennis: 2 annotated frames, of which the first and the last are not judged"]
+    assert metric.skipped == skipped
+    assert math.isnan(metric.compute()["j_and_f"]) is not is_judged

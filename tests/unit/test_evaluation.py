@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from omg_transformers.formats.shards import shard_paths
 from omg_transformers.inference import load_pipeline
 from omg_transformers.labels import Vocabulary
 from omg_transformers.model import OMGSegConfig, OMGSegModel
+from omg_transformers.ops.masks import encode_mask
 from omg_transformers.plugins import load_head
 from omg_transformers.processing import OMGSegImageProcessor, OMGSegProcessor
 from omg_transformers.structures import Segments
@@ -111,6 +113,28 @@ class TestLoop:
         found = evaluate(Teller(), instance, Scenes(4, broken=(2,)), batch_size=2)
         assert found.skipped == ("scene 2 is broken",)
         assert [sample.number for sample in found.samples] == [0, 1, 3]
+
+    def test_a_clip_that_cannot_be_judged_is_named(self):
+        class Tennis(Scenes):
+            def sample(self, index):
+                clip = ProceduralScenes(SIZE, num_frames=4).sample(index)
+                unknown = encode_mask(torch.ones(SIZE, dtype=torch.bool))
+                known = tuple(replace(s, masks=(*s.masks[:2], None, None)) for s in clip.annotation.segments)
+                annotation = replace(clip.annotation, segments=known, void=(None, None, unknown, unknown))
+                return replace(clip, annotation=annotation) if index else clip
+
+        class Follower(Teller):
+            def segment(self, samples, head, prompts, options):
+                (found,) = super().segment(samples, head, prompts, options)
+                keep = [index for index, rles in enumerate(found.rles) if rles[0]]
+                rows = torch.tensor(keep)
+                kept = tuple(found.rles[index] for index in keep)
+                return [replace(found, ids=rows + 1, labels=rows * 0 - 1, scores=found.scores[rows], rles=kept)]
+
+        found = evaluate(Follower(), load_head("video_object"), Tennis(2))
+        (reason,) = found.skipped
+        assert "2 annotated frames, of which the first and the last are not judged" in reason
+        assert found.figures["j_and_f"] == 1.0
 
     def test_only_broken_samples_are_an_error(self, instance):
         with pytest.raises(ValueError, match="no sample could be used: scene 0 is broken"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -52,14 +54,24 @@ def make_teacher(accelerator, model, task, loss=None, **options):
     )
 
 
-def batches_of(task, accumulate):
-    part = MixPart(task, PROMPTED.get(task, PICTURES), 1.0, TrainTransform((32, 32)), "part")
+class PartlyCertain(ProceduralScenes):
+    """Of three pictures the first is exhaustive, in the second some classes are certain, in the third none."""
+
+    def sample(self, index):
+        sample = super().sample(index)
+        certain = (None, frozenset({0, 1}), frozenset())[index % 3]
+        return replace(sample, annotation=replace(sample.annotation, certain_classes=certain))
+
+
+def batches_of(task, accumulate, source=None):
+    source = source or PROMPTED.get(task, PICTURES)
+    part = MixPart(task, source, 1.0, TrainTransform((32, 32)), "part")
     stream = MixedStream([part], batch_size=4 // accumulate, collate=collate, accumulate=accumulate)
     return [stream.batch(position) for position in range(accumulate)]
 
 
-def losses_of(teacher, task, accumulate):
-    lessons = teacher.prepare(batches_of(task, accumulate), step=3)
+def losses_of(teacher, task, accumulate, source=None):
+    lessons = teacher.prepare(batches_of(task, accumulate, source), step=3)
     with torch.no_grad():
         return sum_losses([teacher.losses(lesson) for lesson in lessons])
 
@@ -76,6 +88,16 @@ def test_a_step_in_parts_has_the_losses_of_the_whole(accelerator, model, task, o
     teacher = make_teacher(accelerator, model, task, loss, **options)
     whole, parts = losses_of(teacher, task, 1), losses_of(teacher, task, 4)
     assert parts == {name: pytest.approx(value, rel=1e-5, abs=1e-6) for name, value in whole.items()}
+
+
+def test_a_step_in_parts_has_the_losses_of_the_whole_where_not_all_classes_are_certain(accelerator, model):
+    teacher = make_teacher(accelerator, model, "panoptic")
+    source = PartlyCertain((32, 32), num_objects=(1, 3))
+    whole, parts = losses_of(teacher, "panoptic", 1, source), losses_of(teacher, "panoptic", 4, source)
+    assert parts == {name: pytest.approx(value, rel=1e-5, abs=1e-6) for name, value in whole.items()}
+    exhaustive = losses_of(teacher, "panoptic", 1)
+    assert whole["panoptic/loss_class"] < exhaustive["panoptic/loss_class"]
+    assert whole["panoptic/loss_mask"] == exhaustive["panoptic/loss_mask"]
 
 
 def test_the_same_step_asks_the_same_again_and_another_does_not(accelerator, model):

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from omg_transformers.structures import QueryOutput, QueryTargets
 from omg_transformers.training.loss import LossSettings, SegmentationLoss
+from omg_transformers.training.normalisers import Normalisers, count_targets
 
 SETTINGS = {
     "points": LossSettings(num_points=64),
@@ -236,3 +237,84 @@ def test_wrong_numbers_are_refused():
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         LossSettings(**bad)
+
+
+# -- samples of which not everything is annotated
+
+
+def certain(*flags):
+    return torch.tensor(flags, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_queries_without_a_segment_learn_nothing_where_no_class_is_certain(name):
+    targets = [replace(target, is_certain=certain(0, 0, 0)) for target in make_targets(counts=(0, 0))]
+    (layer,) = make_predictions(layers=1)
+    losses = run(SETTINGS[name], [layer], targets)
+    assert (losses["loss_class"].item(), losses["loss_iou"].item()) == (0.0, 0.0)
+    losses["total"].backward()
+    assert not layer.class_logits.grad.any() and not layer.iou_logits.grad.any()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_matched_queries_learn_the_same_where_no_class_is_certain(name):
+    targets = make_targets(counts=(6, 6))
+    first = run(SETTINGS[name], make_predictions(), targets)
+    second = run(SETTINGS[name], make_predictions(), [replace(t, is_certain=certain(0, 0, 0)) for t in targets])
+    assert {key: value.item() for key, value in first.items()} == {key: value.item() for key, value in second.items()}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_certain_classes_that_are_all_change_no_loss(name):
+    first = run(SETTINGS[name], make_predictions(), make_targets())
+    marked = [replace(target, is_certain=certain(1, 1, 1)) for target in make_targets()]
+    second = run(SETTINGS[name], make_predictions(), marked)
+    assert {key: value.item() for key, value in first.items()} == {key: value.item() for key, value in second.items()}
+
+
+def test_queries_without_a_segment_are_taught_away_from_certain_classes_only():
+    targets = [replace(target, is_certain=certain(1, 0, 0)) for target in make_targets(counts=(0, 0))]
+    (layer,) = make_predictions(layers=1)
+    loss = run(SETTINGS["maps"], [layer], targets)["loss_class"]
+    # The mean over queries of -log(1 - p of the only certain class).
+    expected = -torch.log1p(-layer.class_logits.softmax(-1)[..., 0]).mean()
+    assert loss.item() == pytest.approx(2.0 * expected.item(), rel=1e-5)
+    loss.backward()
+    assert (layer.class_logits.grad[..., 0] > 0).all() and (layer.class_logits.grad[..., 1:] < 0).all()
+
+
+@pytest.mark.parametrize("flags", [(0, 0, 0), (1, 0, 1)])
+def test_a_sample_that_is_not_exhaustive_leaves_the_others_as_they_are(flags):
+    both = make_targets(counts=(3, 2))
+    predictions = make_predictions(layers=1)
+    alone = run(SETTINGS["maps"], [predictions[0].select(0)], both[:1])
+    normalisers = SegmentationLoss(SETTINGS["maps"])
+    marked = [both[0], replace(both[1], is_certain=certain(*flags))]
+    together = normalisers(predictions, marked)
+    rest = run(SETTINGS["maps"], [predictions[0].select(1)], marked[1:])
+    # Sums of losses: each loss times what it was divided by.
+    own, other = 3 + 0.1 * 3, 2 + 0.1 * 4 * any(flags)
+    expected = (alone["loss_class"] * own + rest["loss_class"] * other) / (own + other)
+    assert together["loss_class"].item() == pytest.approx(expected.item(), rel=1e-5)
+    other = 2
+    expected = (alone["loss_iou"] * own + rest["loss_iou"] * other) / (own + other)
+    assert together["loss_iou"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("flags", [None, (0, 0, 0), (1, 0, 1)])
+def test_divisors_counted_before_matching_are_those_of_the_loss(flags):
+    targets = [*make_targets(), *make_targets(counts=(1, 9))]
+    flags = None if flags is None else certain(*flags)
+    targets = [replace(targets[0], is_certain=flags), targets[1], replace(targets[2], is_certain=flags), targets[3]]
+    settings = SETTINGS["maps"]
+    counts = count_targets(targets, num_queries=6, is_matched=True, settings=settings)
+    predictions = make_predictions(batch=4)
+    given = SegmentationLoss(settings)(predictions, targets, normalisers=Normalisers.shared(counts, settings))
+    own = SegmentationLoss(settings)(predictions, targets)
+    assert {key: value.item() for key, value in own.items()} == {key: value.item() for key, value in given.items()}
+
+
+def test_certain_classes_of_a_foreign_label_space_are_refused():
+    targets = [replace(target, is_certain=certain(0, 1)) for target in make_targets()]
+    with pytest.raises(ValueError, match=r"targets\[0\].is_certain has 2 flags but class_embeds name 3 classes"):
+        run(SETTINGS["maps"], make_predictions(), targets)

@@ -223,3 +223,36 @@ def test_bad_settings_are_refused():
 
 def test_nothing_counted_is_nan():
     assert all(math.isnan(value) for value in VideoObjectQuality().compute().values())
+
+
+# -- frames that nobody annotated
+
+
+def with_unannotated(truth, places, ids=(1, 2)):
+    """The annotation of a clip of whose frames some are void as a whole."""
+    known = truth.copy()
+    known[list(places)] = 0
+    void = np.zeros_like(truth, bool)
+    void[list(places)] = True
+    segments = tuple(Segment(-1, encode_masks(torch.from_numpy(known == number))) for number in ids)
+    return Annotation(SIZE, (True,), segments, encode_masks(torch.from_numpy(void)))
+
+
+@pytest.mark.parametrize("task", ["semi-supervised", "unsupervised"])
+def test_frames_that_nobody_annotated_are_not_judged(task):
+    truth = id_maps(*[{1: A, 2: B}] * 7)
+    prediction = id_maps(*[{1: square(2 + number, 3), 2: B} for number in range(7)])
+    annotated = [0, 2, 3, 6]
+    metric = VideoObjectQuality(task)
+    annotation = with_unannotated(truth, {1, 4, 5})
+    metric.update(segments_of(prediction, [1, 2], as_map=False), annotation, key="dog")
+    # As the reference, which sees only the frames that have a file.
+    assert metric.per_object() == count(prediction[annotated], truth[annotated], task).per_object()
+
+
+def test_a_clip_with_too_few_annotated_frames_is_refused():
+    truth = id_maps(*[{1: A, 2: B}] * 6)
+    with pytest.raises(ValueError, match=r"dog has 2 annotated frames: .* needs at least 3"):
+        VideoObjectQuality().update(
+            segments_of(truth, [1, 2], as_map=False), with_unannotated(truth, {1, 2, 3, 4}), key="dog"
+        )

@@ -296,7 +296,23 @@ def test_a_class_that_lvis_did_not_exhaust_is_a_crowd_outside_the_boxes(tmp_path
 
 def test_lvis_says_which_classes_are_certain_in_a_picture(tmp_path):
     source = read_lvis(lvis_folder(tmp_path, neg_category_ids=[7], not_exhaustive_category_ids=[3]), "v1_val")
-    assert source.certain_classes(0) == {1}
+    assert source.certain_classes(0) == source.sample(0).annotation.certain_classes == {1}
+
+
+def test_a_class_of_several_lvis_categories_is_certain_when_all_of_them_are(tmp_path):
+    space = LabelSpace.from_names(["can|aerosol_can|tin", "tree"])
+    certain = []
+    for place, absent in enumerate(([], [7])):
+        root = lvis_folder(tmp_path / str(place), neg_category_ids=absent, not_exhaustive_category_ids=[])
+        certain.append(read_lvis(root, "v1_val", label_space=space).certain_classes(0))
+    assert certain == [frozenset(), {0}]
+
+
+def test_a_coco_file_with_keys_of_lvis_says_which_classes_are_certain(tmp_path):
+    images = [{"id": 1, "file_name": "1.jpg", "height": HEIGHT, "width": WIDTH, "neg_category_ids": [7]}]
+    categories = [{"id": number, "name": name} for number, name in ((3, "cat"), (7, "dog"), (9, "cow"))]
+    write(tmp_path, {"segmentation": [SQUARE]}, images=images, categories=categories)
+    assert read_coco_instances(tmp_path, "tiny").sample(0).annotation.certain_classes == {0, 1}
 
 
 # -- real files

@@ -55,6 +55,7 @@ def test_objects_are_tracks_without_class(tmp_path):
     annotation = open_layout("sa_v", write_frames(write_json(tmp_path), 3)).sample(0).annotation
     assert [(segment.track_id, segment.category_id) for segment in annotation.segments] == [(1, -1), (3, -1)]
     assert [[region_area(rle) for rle in segment.masks] for segment in annotation.segments] == [[24] * 3, [8, 0, 0]]
+    assert annotation.certain_classes == frozenset()
 
 
 @pytest.mark.parametrize(("count", "expected"), [(3, [0, 1, 2]), (12, [0, 4, 8]), (9, [0, 4, 8])])

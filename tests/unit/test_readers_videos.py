@@ -54,6 +54,11 @@ def test_objects_keep_their_ids_through_the_video(tmp_path):
     assert annotation.void == (None, None, None)
 
 
+def test_no_class_is_certain_where_only_chosen_objects_are_annotated(tmp_path):
+    write_video(tmp_path, "v", [ids_of((1, 0, 4, 0, 4))])
+    assert open_layout("davis", tmp_path).sample(0).annotation.certain_classes == frozenset()
+
+
 def test_a_frame_without_a_png_is_void_as_a_whole(tmp_path):
     write_video(tmp_path, "v", [ids_of((1, 0, 4, 0, 4)), None])
     annotation = open_layout("davis", tmp_path).sample(0).annotation

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from omg_transformers.data import SampleError, detect_layouts, open_layout
-from omg_transformers.data.regions import decode_region, region_area
+from omg_transformers.data.regions import decode_region
 from omg_transformers.labels import LabelSpace, builtin_label_space
 
 SIZE = (10, 14)
@@ -88,11 +88,14 @@ def test_tracks_belong_to_their_own_video(tmp_path):
     assert [[segment.track_id for segment in sample.annotation.segments] for sample in source] == [[2], [1]]
 
 
-def test_an_incomplete_video_is_void_where_no_object_is(tmp_path):
-    root = write(tmp_path, content_of([track(COMPRESSED, None)], exhaustive=False))
-    annotation = open_layout("youtube_vis", root).sample(0).annotation
-    assert np.array_equal(decode_region(annotation.void[0], SIZE), MASK == 0)
-    assert region_area(annotation.void[1]) == SIZE[0] * SIZE[1]
+def test_no_class_is_certain_in_an_incomplete_video(tmp_path):
+    rows = [track(COMPRESSED, None), track(COMPRESSED, None, number=2, video=1)]
+    content = content_of(rows, videos=2)
+    content["videos"][0]["exhaustive"] = False
+    source = open_layout("youtube_vis", write(tmp_path, content))
+    assert [sample.annotation.certain_classes for sample in source] == [frozenset(), None]
+    # Around an annotated object nothing is of that object: its outline can be learnt.
+    assert source.sample(0).annotation.void == (None, None)
 
 
 def test_incomplete_videos_can_be_left_out_or_trusted(tmp_path):
@@ -100,8 +103,8 @@ def test_incomplete_videos_can_be_left_out_or_trusted(tmp_path):
     content["videos"][0]["exhaustive"] = False
     root = write(tmp_path, content)
     assert [sample.sample_id for sample in open_layout("youtube_vis", root, incomplete="leave_out")] == ["v1"]
-    assert open_layout("youtube_vis", root, incomplete="trust").sample(0).annotation.void == (None, None)
-    with pytest.raises(ValueError, match="incomplete is 'drop': expected one of 'void'"):
+    assert open_layout("youtube_vis", root, incomplete="trust").sample(0).annotation.is_exhaustive
+    with pytest.raises(ValueError, match="incomplete is 'drop': expected one of 'mark'"):
         open_layout("youtube_vis", root, incomplete="drop")
 
 
@@ -232,5 +235,5 @@ def test_the_real_videos_have_the_tracks_of_their_readme(shared_data):
 
 def test_of_the_real_videos_only_dogs_jump_is_complete(shared_data):
     source = open_layout("youtube_vis", shared_data / "youtubevis")
-    complete = [sample.sample_id for sample in source if not any(sample.annotation.void)]
+    complete = [sample.sample_id for sample in source if sample.annotation.is_exhaustive]
     assert complete == ["dogs-jump"]

@@ -174,11 +174,12 @@ class PseudoClips:
         if len(sample.frames) != 1:
             raise SampleError(f"{sample.sample_id} has {len(sample.frames)} frames: pseudo clips need pictures")
         annotation = sample.annotation
-        clip = Annotation(
-            annotation.size,
-            annotation.is_thing,
-            tuple(replace_masks(segment, segment.masks * self.num_frames) for segment in _numbered(annotation)),
-            annotation.void * self.num_frames,
+        clip = replace(
+            annotation,
+            segments=tuple(
+                replace_masks(segment, segment.masks * self.num_frames) for segment in _numbered(annotation)
+            ),
+            void=annotation.void * self.num_frames,
         )
         return replace(sample, frames=sample.frames * self.num_frames, annotation=clip, tasks=self.tasks)
 

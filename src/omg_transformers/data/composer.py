@@ -14,7 +14,7 @@ from omg_transformers.data.frames import decode_frames
 from omg_transformers.data.regions import decode_region, encode_region, region_area, replace_masks
 from omg_transformers.data.sources import SampleError, ShuffledOrder, check_index, iterate
 from omg_transformers.data.transforms import Geometry, color_matrix, recolor, scaled_size
-from omg_transformers.structures import Annotation, Sample, Segment
+from omg_transformers.structures import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from omg_transformers.data.regions import Mask
     from omg_transformers.data.sources import SampleSource
     from omg_transformers.labels import LabelSpace
+    from omg_transformers.structures import Annotation, Sample
 
 Entry = TypeVar("Entry")
 
@@ -239,7 +240,7 @@ class ComposedScenes:
             if rle is not None:
                 segments.append(replace_masks(segment, (rle,)))
         size = (void.shape[0], void.shape[1])
-        return Annotation(size, annotation.is_thing, tuple(segments), (encode_region(void),))
+        return replace(annotation, size=size, segments=tuple(segments), void=(encode_region(void),))
 
 
 def _layer(segment: Segment, size: tuple[int, int]) -> _Layer:

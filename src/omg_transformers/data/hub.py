@@ -67,6 +67,7 @@ def sample_from_row(row: dict[str, Any], label_space: LabelSpace) -> Sample:
                 for segment in row["segments"]
             ),
             void=tuple(_rle(counts, size) for counts in row["void"]),
+            certain_classes=None if (certain := row.get("certain_classes")) is None else frozenset(certain),
         ),
         label_space=label_space,
         tasks=tuple(row["tasks"]),
@@ -147,6 +148,7 @@ def _row(sample: Sample) -> dict[str, Any]:
             for segment in annotation.segments
         ],
         "void": [_counts(rle) for rle in annotation.void],
+        "certain_classes": None if annotation.certain_classes is None else sorted(annotation.certain_classes),
     }
 
 

@@ -11,7 +11,7 @@ from omg_transformers.labels import joint_label_space
 from omg_transformers.structures import Annotation, Sample, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from omg_transformers.data.sources import SampleSource
     from omg_transformers.labels import JointLabelSpace, LabelSpace
@@ -110,11 +110,12 @@ class MappedSource:
 
 
 def classes_of_categories(
-    categories: Sequence[dict[str, Any]], label_space: LabelSpace, *, where: str
+    categories: Sequence[dict[str, Any]], label_space: LabelSpace, *, where: str, needed: Collection[int] | None = None
 ) -> dict[int, int]:
     """Category id of a COCO file -> class: by name (see LabelSpace.find) or by supercategory.
 
-    Raises ValueError that lists every category without a class. where: the file, for the message.
+    needed: ids that must have a class, None: all. Raises ValueError that lists those without one. where: the file, for
+    the message.
     """
     found: dict[int, int] = {}
     missing: list[str] = []
@@ -122,16 +123,25 @@ def classes_of_categories(
         is_thing = bool(category["isthing"]) if "isthing" in category else None
         names = [str(category[key]) for key in ("name", "supercategory") if category.get(key)]
         target = _find(names, label_space, is_thing)
-        if target is None:
-            missing.append(f"{category['id']} ({category['name']})")
-        else:
+        if target is not None:
             found[int(category["id"])] = target
+        elif needed is None or category["id"] in needed:
+            missing.append(f"{category['id']} ({category['name']})")
     if missing:
         raise ValueError(
             f"{where}: {len(missing)} categories have no class in the label space {label_space.name!r}: "
             f"{', '.join(missing[:8])}. Add them as names or synonyms, or pass another label_space"
         )
     return found
+
+
+def certain_classes(certain: frozenset[int] | None, mapping: Sequence[int | None]) -> frozenset[int] | None:
+    """The certain classes after a mapping: those into which only certain ones fall. None: all, before and after."""
+    if certain is None:
+        return None
+    places = [(place, target) for place, target in enumerate(mapping) if target is not None and target >= 0]
+    open_classes = {target for place, target in places if place not in certain}
+    return frozenset(target for _, target in places) - open_classes
 
 
 def _find(names: Sequence[str], label_space: LabelSpace, is_thing: bool | None) -> int | None:
@@ -168,6 +178,7 @@ def _apply(
         is_thing=is_thing,
         segments=merge_stuff(segments, is_thing),
         void=tuple(merge_regions(rles) for rles in voids),
+        certain_classes=certain_classes(annotation.certain_classes, mapping),
     )
 
 

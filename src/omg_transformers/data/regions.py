@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from omg_transformers.structures import RLE, Annotation, Segment
+from omg_transformers.structures import RLE, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from omg_transformers.structures import Annotation
 
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -81,12 +84,8 @@ def redraw(
             masks.append(encode_region(mask) if area >= min_area else None)
         if any(rle is not None for rle in masks):
             segments.append(replace_masks(segment, masks))
-    return Annotation(
-        size=size,
-        is_thing=annotation.is_thing,
-        segments=tuple(segments),
-        void=tuple(encode_region(mask) for mask in changed_voids),
-    )
+    void = tuple(encode_region(mask) for mask in changed_voids)
+    return replace(annotation, size=size, segments=tuple(segments), void=void)
 
 
 def replace_masks(segment: Segment, masks: Sequence[RLE | None]) -> Segment:

@@ -143,6 +143,8 @@ class _Tally:
             self.confusion.update(segments, sample.annotation)
         figure = SampleFigure(number, sample.sample_id, next(iter(alone.compute().values())))
         self.samples.append(figure)
+        if np.isnan(figure.figure):  # the metric may have found nothing to judge, and say why
+            self.skipped += getattr(alone, "skipped", ())
         if self.num_worst and not np.isnan(figure.figure):
             heapq.heappush(self.worst, (-figure.figure, -number, figure, segments_to_dict(segments)))
             self._drop_best()

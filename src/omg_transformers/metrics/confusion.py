@@ -49,8 +49,9 @@ class PixelConfusion:
         # Single objects are the better known ones: they cover crowds, and these cover void.
         segments.sort(key=lambda segment: not (segment.is_crowd or segment.category_id < 0))
         counts = np.zeros_like(self.matrix)
+        empty = self.num_classes if annotation.is_exhaustive else UNCOUNTED
         for frame, classes in enumerate(predicted):
-            truth = _true_classes(annotation, segments, frame, empty=self.num_classes)
+            truth = _true_classes(annotation, segments, frame, empty=empty)
             counts += count_all_pixels(classes, truth, self.num_classes, ignore_index=UNCOUNTED)
         self.matrix += counts
 

@@ -71,7 +71,8 @@ class VideoObjectQuality:
 
     task: "semi-supervised": prediction i answers object i, the first and the last frame are not judged, and void is
     background. "unsupervised": up to `max_proposals` predictions are assigned to the objects for the best total, all
-    frames are judged, and void does not count.
+    frames are judged, and void does not count. Frames that are void as a whole do not count as frames: nobody annotated
+    them, and in DAVIS's folders they have no file.
     Objects are those of the first frame, numbered from 1 to the largest id in it; an id left out is an empty object.
     with_late_objects: also those that appear later; the reference does not judge them, and stops when one is
     predicted. bound_th: see `bound_pixels`. Keeps two numbers per object and frame. `skipped` lists unused files.
@@ -113,9 +114,11 @@ class VideoObjectQuality:
                 f"the annotation has {num_frames} of {size}: they must be equal"
             )
         objects = [segment for segment in annotation.segments if self._is_judged(segment)]
-        self._require_sequence(name, len(objects), num_frames)
+        annotated = annotated_frames(annotation)
+        self._require_sequence(name, len(objects), len(annotated), "annotated frames")
         self._require_ids(name, len(prediction), len(objects), f"{len(prediction)} predictions")
-        self._judge(name, _scenes_of_segments(prediction, annotation, objects, self._judged(num_frames)))
+        judged = [annotated[place] for place in self._judged(len(annotated))]
+        self._judge(name, _scenes_of_segments(prediction, annotation, objects, judged))
 
     def update_maps(
         self,
@@ -203,17 +206,17 @@ class VideoObjectQuality:
         if name in self._names:
             raise ValueError(f"sequence {name} has been counted already: each sequence counts once")
 
-    def require_length(self, name: str, num_frames: int) -> None:
-        """Refuse a sequence that is too short to be judged."""
+    def require_length(self, name: str, num_frames: int, noun: str = "frames") -> None:
+        """Refuse a sequence that is too short to be judged. noun: what the message calls the frames."""
         if not len(self._judged(num_frames)):
             raise ValueError(
-                f"{name or 'this sequence'} has {num_frames} frames: semi-supervised scoring leaves out the first and "
+                f"{name or 'this sequence'} has {num_frames} {noun}: semi-supervised scoring leaves out the first and "
                 "the last, so it needs at least 3; score it as unsupervised or leave it out"
             )
 
-    def _require_sequence(self, name: str, num_objects: int, num_frames: int) -> None:
+    def _require_sequence(self, name: str, num_objects: int, num_frames: int, noun: str = "frames") -> None:
         self._require_new(name)
-        self.require_length(name, num_frames)
+        self.require_length(name, num_frames, noun)
         if not num_objects:
             where = "any frame" if self.with_late_objects else "its first frame (see with_late_objects)"
             raise ValueError(f"{name or 'this sequence'} has no object in {where}: leave it out")
@@ -259,8 +262,13 @@ class VideoObjectQuality:
         ]
 
 
+def annotated_frames(annotation: Annotation) -> list[int]:
+    """Numbers of the frames that are not void as a whole."""
+    return [frame for frame, void in enumerate(annotation.void) if void is None or not decode(void).all()]
+
+
 def _scenes_of_segments(
-    prediction: Segments, annotation: Annotation, objects: Sequence[Segment], frames: range
+    prediction: Segments, annotation: Annotation, objects: Sequence[Segment], frames: Sequence[int]
 ) -> Iterator[Scene]:
     size = annotation.size
     ids = None if prediction.id_map is None else prediction.id_map.detach().cpu().numpy()

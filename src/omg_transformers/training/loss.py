@@ -13,7 +13,7 @@ from omg_transformers.ops.points import random_points, sample_at_points, uncerta
 from omg_transformers.training.loss_settings import FixedChoices, LossSettings
 from omg_transformers.training.mask_targets import MaskTargets, tall
 from omg_transformers.training.matcher import assign, class_costs, mask_costs
-from omg_transformers.training.normalisers import Normalisers, count
+from omg_transformers.training.normalisers import Normalisers, count, count_unjudged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,6 +176,7 @@ class SegmentationLoss:
             num_queries=num_queries,
             is_matched=is_matched,
             settings=self.settings,
+            num_unjudged=count_unjudged(masks.is_certain, masks.counts, num_queries),
         )
         return Normalisers.shared(counts, self.settings)
 
@@ -194,6 +195,7 @@ class SegmentationLoss:
             labels = torch.full(layer.class_logits.shape[:2], void, device=masks.labels.device)
             labels[pairs.samples, pairs.queries] = masks.labels[pairs.rows]
             entropy = F.cross_entropy(layer.class_logits.flatten(0, 1), labels.clamp(min=0).flatten(), reduction="none")
+            entropy = _unless_open(entropy, layer.class_logits, labels == void, masks)
             weights = torch.where(labels == void, self.settings.no_object_weight, 1.0) * (labels >= 0)
             loss = (entropy * weights.flatten()).sum() / normalisers.classes
             losses["loss_class"] = self.settings.class_weight * loss
@@ -204,21 +206,22 @@ class SegmentationLoss:
             losses["loss_backbone_class"] = self.settings.class_weight * entropy / normalisers.classes
         if layer.iou_logits is not None:
             is_trained = is_matched or not self.settings.follow_original
-            loss = self._quality(layer.iou_logits, pairs, view) / normalisers.quality
+            loss = self._quality(layer.iou_logits, pairs, view, masks) / normalisers.quality
             losses["loss_iou"] = self.settings.iou_weight * is_trained * loss
         return losses
 
-    def _quality(self, logits: Tensor, pairs: Pairs, view: _View | None) -> Tensor:
-        target, weight = torch.zeros_like(logits), torch.ones_like(logits)
+    def _quality(self, logits: Tensor, pairs: Pairs, view: _View | None, masks: MaskTargets) -> Tensor:
+        # An unmatched query of a sample that is not exhaustive may show an object that nobody annotated.
+        target, weight = torch.zeros_like(logits), torch.ones_like(logits) * ~masks.is_open[:, None]
         entropy_of = F.binary_cross_entropy_with_logits
         if self.settings.iou_target == "matched" or view is None:
-            target[pairs.samples, pairs.queries] = 1.0
+            target[pairs.samples, pairs.queries] = weight[pairs.samples, pairs.queries] = 1.0
             probs = logits.sigmoid()
             miss = (1 - probs) * target + probs * (1 - target)
             alpha = self.settings.focal_alpha
             balance = alpha * target + (1 - alpha) * (1 - target)
             loss: Tensor = (
-                entropy_of(logits, target, reduction="none") * balance * miss**self.settings.focal_gamma
+                entropy_of(logits, target, reduction="none") * balance * miss**self.settings.focal_gamma * weight
             ).sum()
             return loss
         iou, has_area = _pair_ious(view, pairs)
@@ -297,6 +300,19 @@ class SegmentationLoss:
             is_unknown=None if dead is None else dead[pairs.samples],
             generator=generator,
         )
+
+
+def _unless_open(entropy: Tensor, logits: Tensor, is_unmatched: Tensor, masks: MaskTargets) -> Tensor:
+    """Where not all classes are certain, an unmatched query is void or any class that is not: one entropy for all.
+
+    entropy: (B * Q,). logits: (B, Q, K + 1). is_unmatched: (B, Q).
+    """
+    possible = masks.possible_outcomes(logits.shape[-1])
+    if possible is None:
+        return entropy
+    either = logits.masked_fill(~possible[:, None], -torch.inf).logsumexp(-1)
+    takes = is_unmatched & masks.is_open[:, None]
+    return torch.where(takes.flatten(), (logits.logsumexp(-1) - either).flatten(), entropy)
 
 
 @torch.no_grad()

@@ -44,11 +44,33 @@ class MaskTargets:
         self.sample_index = torch.repeat_interleave(
             torch.arange(len(targets), device=device), torch.tensor(counts, device=device)
         )
+        self.is_open = torch.tensor([is_open(target.is_certain) for target in targets], device=device)
+        self.is_certain = [target.is_certain for target in targets]
         self._grids: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def rows(self, sample: int) -> slice:
         """The rows of one sample's segments."""
         return slice(self.starts[sample], self.starts[sample + 1])
+
+    def possible_outcomes(self, num_outcomes: int) -> Tensor | None:
+        """What a query without a segment may show: the classes that are not certain, and void, the last one.
+
+        (B, num_outcomes) bool; None: void in all samples.
+        """
+        if all(flags is None for flags in self.is_certain):
+            return None
+        rows = torch.zeros(len(self.is_certain), num_outcomes, dtype=torch.bool)
+        rows[:, -1] = True
+        for index, flags in enumerate(self.is_certain):
+            if flags is None:
+                continue
+            if len(flags) != num_outcomes - 1:
+                raise ValueError(
+                    f"targets[{index}].is_certain has {len(flags)} flags but class_embeds name {num_outcomes - 1} "
+                    "classes: targets and class_embeds must come from one label space"
+                )
+            rows[index, :-1] = ~flags.cpu()
+        return rows.to(self.labels.device)
 
     def on_grid(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Masks averaged over each cell's known area (M, T * h * w), and each cell's known share (B, T * h * w)."""
@@ -85,6 +107,11 @@ class MaskTargets:
         assert dead is not None
         coarse = sample_at_points(dead[samples], points)[:, 0]
         return ((fine <= 0) & (coarse <= 0)).float()
+
+
+def is_open(is_certain: Tensor | None) -> bool:
+    """Whether a sample may show objects that nobody annotated."""
+    return is_certain is not None and not bool(is_certain.all())
 
 
 def _check_targets(targets: Sequence[QueryTargets]) -> None:

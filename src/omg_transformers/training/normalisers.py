@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import distributed
 
+from omg_transformers.training.mask_targets import is_open
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -49,12 +51,15 @@ def count(
     num_queries: int,
     is_matched: bool,
     settings: LossSettings,
+    num_unjudged: tuple[int, int] = (0, 0),
 ) -> Tensor:
     """Matched masks, weights of the class loss and of the quality loss, as (3,) for `Normalisers.shared`.
 
-    num_labelled: how many of the pairs have a class.
+    num_labelled: how many of the pairs have a class. num_unjudged: of `count_unjudged`.
     """
-    unmatched = settings.no_object_weight * (batch * num_queries - num_pairs)
+    unmatched, unmatched_quality = (
+        settings.no_object_weight * (batch * num_queries - num_pairs - unjudged) for unjudged in num_unjudged
+    )
     num_masks = num_pairs
     if settings.follow_original:
         # The original counts label -1 as class 0, and prompts of one picture only (OFFICIAL: defects 9 and 11).
@@ -62,7 +67,7 @@ def count(
         num_masks = num_masks if is_matched else num_masks / batch
     labelled = torch.as_tensor(num_labelled, dtype=torch.float32)
     return torch.stack(
-        [labelled.new_tensor(num_masks), labelled + unmatched, labelled.new_tensor(num_pairs + unmatched)]
+        [labelled.new_tensor(num_masks), labelled + unmatched, labelled.new_tensor(num_pairs + unmatched_quality)]
     )
 
 
@@ -71,9 +76,31 @@ def count_targets(
 ) -> Tensor:
     """The same before anything is matched. Of more segments than queries, the matched are taken for an even choice."""
     pairs, labelled = 0, 0.0
+    certain, sizes = [target.is_certain for target in targets], [len(target.labels) for target in targets]
     for target in targets:
         found = len(target.labels)
         matched = min(found, num_queries) if is_matched else found
         pairs += matched
         labelled += float((target.labels >= 0).sum()) * matched / max(found, 1)
-    return count(pairs, labelled, batch=len(targets), num_queries=num_queries, is_matched=is_matched, settings=settings)
+    return count(
+        pairs,
+        labelled,
+        batch=len(targets),
+        num_queries=num_queries,
+        is_matched=is_matched,
+        settings=settings,
+        num_unjudged=count_unjudged(certain, sizes, num_queries),
+    )
+
+
+def count_unjudged(certain: Sequence[Tensor | None], num_segments: Sequence[int], num_queries: int) -> tuple[int, int]:
+    """Queries without a segment of which the class loss and the quality loss say nothing, as more may be there.
+
+    certain: per sample its `is_certain`. The class loss is silent where no class is certain, the other one where any
+    class is not.
+    """
+    spare = [max(0, num_queries - found) for found in num_segments]
+    of_open = [
+        (flags, left) for flags, left in zip(certain, spare, strict=True) if flags is not None and is_open(flags)
+    ]
+    return sum(left for flags, left in of_open if not bool(flags.any())), sum(left for _, left in of_open)

@@ -53,7 +53,7 @@ def make_question(
     a head that can correct answers asks a second time.
     Raises TypeError for a head whose query type is not "learned" and that cannot make query inputs.
     """
-    targets = [head.targets(annotation) for annotation in annotations]
+    targets = [_targets(head, annotation) for annotation in annotations]
     inputs: dict[str, Any] = {"query_type": head.spec.query_type}
     if head.spec.has_classes or with_classes:
         inputs["class_embeds"] = class_embeds
@@ -106,6 +106,15 @@ def make_independent_questions(
         clips = tuple(group) if len(alike) > 1 else None
         questions.append(Question(inputs, [t for part in asked for t in part.targets], is_matched=False, clips=clips))
     return questions
+
+
+def _targets(head: TaskHead, annotation: Annotation) -> QueryTargets:
+    """What the head wants. Which classes are certain is the same for all heads: none has to say so."""
+    targets = head.targets(annotation)
+    if annotation.is_exhaustive or targets.is_certain is not None:
+        return targets
+    certain = annotation.certain_classes or frozenset()
+    return replace(targets, is_certain=torch.tensor([label in certain for label in range(annotation.num_classes)]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,9 +121,6 @@ def _read_videos(content: Mapping[str, Any], facts: JsonFacts) -> None:
     for row in _rows(content, "videos"):
         files = row.get("file_names") or [""]
         names[row.get("id")] = Path(files[0]).parent.as_posix() if "/" in str(files[0]) else str(row.get("id"))
-        if row.get("exhaustive") is False:
-            text = "the file says that not every object is annotated"
-            facts.faults.append((names[row.get("id")], Fault("not_exhaustive", text)))
     annotations = _rows(content, "annotations")
     for row in annotations:
         masks = row.get("segmentations")

@@ -75,6 +75,9 @@ def _check_emptiness(annotation: Annotation) -> Iterator[Fault]:
         yield Fault("empty_picture", "no object and no region is annotated")
     elif any(is_void):
         yield Fault("unannotated_frames", f"{sum(is_void)} of {len(is_void)} frames are void as a whole")
+    if not annotation.is_exhaustive:
+        count = len(annotation.certain_classes or ())
+        yield Fault("not_exhaustive", f"{count} of {annotation.num_classes} classes are annotated in full")
 
 
 def _check_ids(annotation: Annotation) -> Iterator[Fault]:

@@ -46,8 +46,7 @@ def classes_of_json(
     _check_categories(categories, where)
     kept = [entry for entry in categories if entry["id"] in used or not is_background(str(entry["name"]))]
     if label_space is not None:
-        needed = [entry for entry in kept if entry["id"] in used]
-        return DatasetClasses(label_space, classes_of_categories(needed, label_space, where=str(where)))
+        return DatasetClasses(label_space, classes_of_categories(kept, label_space, where=str(where), needed=used))
     if not kept:
         raise ValueError(f"{where} lists no categories: without them nobody knows what is annotated")
     drafts = [

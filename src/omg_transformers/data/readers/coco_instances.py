@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from omg_transformers.labels import LabelSpace
     from omg_transformers.structures import Sample
 
+# Keys of LVIS for a picture: classes that were looked for in vain, and classes of which it shows more than annotated.
+ABSENT, MORE = "neg_category_ids", "not_exhaustive_category_ids"
 # Files of Roboflow, and of FiftyOne, in the folder of each split.
 _SPLIT_FILES = ("_annotations.coco.json", "labels.json", "annotations.json")
 _NO_INSTANCES = ("panoptic_", "person_keypoints_", "captions_", "image_info_", "stuff_", "lvis_")
@@ -41,7 +43,9 @@ def read_coco_instances(
     """Objects of a COCO file: polygons, plain and compressed RLE, crowds. Overlapping objects stay so.
 
     Every picture that the file lists is a sample, also without objects. What belongs to no object is neither a segment
-    nor void. json, pictures: the file and the folder that its `file_name`s start from, relative to `root`; None: found.
+    nor void. A picture with LVIS' `neg_category_ids` or `not_exhaustive_category_ids` is certain only of the classes
+    that they and its objects tell of. json, pictures: the file and the folder that its `file_name`s start from,
+    relative to `root`; None: found.
     label_space: default the file's categories, all things (the built-in "coco_instance" for COCO's own); otherwise
     those that are used find their class by name, synonym or supercategory. Errors name the file.
     """
@@ -132,9 +136,16 @@ class CocoInstancesSource(FileSource[dict[str, Any]]):
 
     def annotation(self, record: dict[str, Any], size: tuple[int, int], segments: list[Segment]) -> Annotation:
         """The annotation of a picture with these objects. record: its entry of `images`."""
-        del record
         is_thing = tuple(self.label_space.is_thing)
-        return Annotation(size, is_thing, merge_stuff(segments, is_thing))
+        certain = self._certain_classes(record) if ABSENT in record or MORE in record else None
+        return Annotation(size, is_thing, merge_stuff(segments, is_thing), certain_classes=certain)
+
+    def _certain_classes(self, record: dict[str, Any]) -> frozenset[int]:
+        """Classes that were looked for in a picture, and of which all was annotated."""
+        annotated = {found["category_id"] for found in self._objects.get(record["id"], ())}
+        certain = (annotated | set(record.get(ABSENT, ()))) - set(record.get(MORE, ()))
+        open_classes = {label for number, label in self._class_of.items() if number not in certain}
+        return frozenset(label for label in self._class_of.values() if label >= 0) - open_classes
 
     def _segment(self, found: dict[str, Any], size: tuple[int, int]) -> Segment | None:
         where = f"{self.json_path}: annotation {found.get('id')} of picture {found['image_id']}"
@@ -169,7 +180,7 @@ def _is_instances(path: Path) -> bool:
         path.is_file()
         and not path.name.startswith(_NO_INSTANCES)
         and mentions(path, '"categories"', '"images"', '"segmentation"', '"image_id"')
-        and not mentions(path, '"neg_category_ids"')
+        and not mentions(path, f'"{ABSENT}"')
     )
 
 

@@ -37,6 +37,11 @@ class ObjectVideoSource(VideoSource):
 
     parts = ("tracks",)
 
+    def certain_classes(self, index: int) -> frozenset[int]:
+        """None: only chosen objects are annotated."""
+        del index
+        return frozenset()
+
     def read_frame(self, video: Video, position: int, truth: Path) -> FrameTruth:
         """The objects of one frame: 0 is background, 255 void."""
         del video, position

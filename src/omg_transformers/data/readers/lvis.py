@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omg_transformers.data.readers.classes import classes_of_json
-from omg_transformers.data.readers.coco_instances import CocoInstancesSource
+from omg_transformers.data.readers.coco_instances import MORE, CocoInstancesSource
 from omg_transformers.data.readers.json_files import read_object
 from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.regions import decode_region, encode_region, merge_stuff
@@ -25,8 +25,8 @@ def read_lvis(
     """LVIS v0.5 and v1: `annotations/lvis_<split>.json` (or beside the folders), pictures as in their `coco_url`.
 
     A class that a picture shows more often than it is annotated there (`not_exhaustive_category_ids`) gets a crowd
-    everywhere outside the boxes of annotated objects, so that finding more of it is no error. Classes that nobody
-    looked for in a picture are not marked: `certain_classes` tells which are certain.
+    everywhere outside the boxes of annotated objects, so that finding more of it is no error. Only the annotated
+    classes and those of `neg_category_ids` are certain in a picture: nobody looked for the others.
     label_space: default the file's categories with their synonyms, all things.
     """
     folder = Path(root)
@@ -35,7 +35,7 @@ def read_lvis(
         raise ValueError(f"{folder} has no split {split!r}: expected annotations/lvis_{split}.json")
     content = read_object(path, ("images", "annotations", "categories"), title="LVIS")
     used = {annotation.get("category_id") for annotation in content["annotations"]}
-    used |= {number for picture in content["images"] for number in picture.get("not_exhaustive_category_ids", ())}
+    used |= {number for picture in content["images"] for number in picture.get(MORE, ())}
     classes = classes_of_json(content["categories"], label_space, name="lvis", where=path, used=used)
     return LvisSource(path, folder, content, classes, on_error)
 
@@ -55,20 +55,16 @@ class LvisSource(CocoInstancesSource):
 
     def annotation(self, record: dict[str, Any], size: tuple[int, int], segments: list[Segment]) -> Annotation:
         """The objects, and a crowd for each class of which there are more."""
-        incomplete = {self._class_of[number] for number in record.get("not_exhaustive_category_ids", ())}
+        incomplete = {self._class_of[number] for number in record.get(MORE, ())}
         is_thing = tuple(self.label_space.is_thing)
         rest = _outside_boxes(segments, size) if incomplete else None
         crowds = [Segment(label, (rest,), is_crowd=True) for label in sorted(incomplete) if rest is not None]
-        return Annotation(size, is_thing, merge_stuff([*segments, *crowds], is_thing))
+        known = merge_stuff([*segments, *crowds], is_thing)
+        return Annotation(size, is_thing, known, certain_classes=self._certain_classes(record))
 
     def certain_classes(self, index: int) -> frozenset[int]:
         """Classes of which sample number `index` shows the annotated objects and no others; none for the rest."""
-        record = self.records[index]
-        annotated = {found["category_id"] for found in self._objects.get(record["id"], ())}
-        certain = (annotated | set(record.get("neg_category_ids", ()))) - set(
-            record.get("not_exhaustive_category_ids", ())
-        )
-        return frozenset(self._class_of[number] for number in certain if number in self._class_of)
+        return self._certain_classes(self.records[index])
 
 
 def _outside_boxes(segments: list[Segment], size: tuple[int, int]) -> RLE | None:

@@ -30,7 +30,7 @@ def read_sa1b(
     """`sa_1.json` beside `sa_1.jpg`, in the root ("all") or in folders, each a split ("sa_000000").
 
     Masks overlap: objects, their parts and parts of those. No mask has a class (-1), whatever the label space; default
-    is a class-agnostic one. Pixels outside all masks are not void: nobody says that nothing is there.
+    is a class-agnostic one. Pixels outside all masks are not void, but nobody says that nothing is there.
     """
     folder = Path(root) if split == _ALL else Path(root) / split
     paths = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
@@ -65,7 +65,8 @@ class Sa1bSource(FileSource[Path]):
             rle = region_of_coco(found.get("segmentation"), size, where=f"{record}: mask {number}")
             if rle is not None:
                 segments.append(Segment(-1, (rle,), number if isinstance(number, int) else -1))
-        annotation = Annotation(size, tuple(self.label_space.is_thing), tuple(segments))
+        is_thing = tuple(self.label_space.is_thing)
+        annotation = Annotation(size, is_thing, tuple(segments), certain_classes=frozenset())
         return self.make_sample(record.stem, (path,), annotation)
 
 

@@ -72,6 +72,11 @@ class SaVSource(VideoSource):
     # There are 50,000 files, and each would have to be opened.
     knows_lengths: ClassVar[bool] = False
 
+    def certain_classes(self, index: int) -> frozenset[int]:
+        """None: only chosen objects are annotated."""
+        del index
+        return frozenset()
+
     def size(self, video: Video, position: int) -> tuple[int, int]:
         """As the file says, the same for all frames."""
         del position

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -87,6 +87,11 @@ class VideoSource(FileSource[Video]):
     def read_frame(self, video: Video, position: int, truth: Path) -> FrameTruth:
         """What frame `position` shows, which the file `truth` annotates. Raises SampleError that names a bad file."""
 
+    def certain_classes(self, index: int) -> frozenset[int] | None:
+        """Classes of which video `index` shows the annotated objects and no others; None: all."""
+        del index
+        return None
+
     def pictures(self, video: Video, positions: Sequence[int]) -> tuple[Path | np.ndarray[Any, Any], ...]:
         """The frames as they go into a sample: paths, decoded late."""
         return tuple(video.frames[position] for position in positions)
@@ -133,7 +138,8 @@ class VideoSource(FileSource[Video]):
                     f"{video.truths[place]}, frame {place} of {video.name}, is {truth.size[0]} high and "
                     f"{truth.size[1]} wide, another one {size[0]} and {size[1]}: all frames of a video have one size"
                 )
-        return _join(video.name, size, found, tuple(self.label_space.is_thing))
+        joined = _join(video.name, size, found, tuple(self.label_space.is_thing))
+        return replace(joined, certain_classes=self.certain_classes(index))
 
     def _read_truth(self, index: int, position: int) -> FrameTruth | None:
         video = self.records[index]

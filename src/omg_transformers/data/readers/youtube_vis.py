@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
 from pycocotools import mask as coco_mask
 
 from omg_transformers.data.readers.builtin_classes import known_classes
@@ -17,7 +16,6 @@ from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.readers.outlines import region_of_coco
 from omg_transformers.data.readers.pairs import subfolders
 from omg_transformers.data.readers.videos import FrameTruth, Region, Video, VideoSource
-from omg_transformers.data.regions import decode_region, encode_region
 from omg_transformers.data.sources import SampleError
 from omg_transformers.metrics.label_png import listed
 
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 
 PICTURES = "JPEGImages"
 _MOST_FILES = 100
-Incomplete = Literal["void", "leave_out", "trust"]
+Incomplete = Literal["mark", "leave_out", "trust"]
 
 
 def read_youtube_vis(
@@ -39,15 +37,15 @@ def read_youtube_vis(
     label_space: LabelSpace | None = None,
     on_error: OnError = "raise",
     pictures: str | None = None,
-    incomplete: Incomplete = "void",
+    incomplete: Incomplete = "mark",
 ) -> YoutubeVisSource:
     """Videos of `root/SPLIT/instances.json`, `root/SPLIT.json` or `root/annotations/instances_SPLIT.json`.
 
     label_space: default the built-in "youtube_vis_2019" or "youtube_vis_2021" when the categories are the same, else
     the file's own. pictures: folder of the frames under `root`, by default `SPLIT/JPEGImages` or `SPLIT`. Masks may be
     RLE, polygons or null (the object is not there).
-    incomplete: a video that says `"exhaustive": false` has objects that nobody annotated. "void": what is no object in
-    it is void, so that no loss looks there; "leave_out": no sample; "trust": treat it as complete.
+    incomplete: a video that says `"exhaustive": false` has objects that nobody annotated. "mark": no class is certain
+    there, so that finding other objects is no mistake; "leave_out": no sample; "trust": treat it as complete.
     """
     if incomplete not in get_args(Incomplete):
         raise ValueError(f"incomplete is {incomplete!r}: expected one of {', '.join(map(repr, get_args(Incomplete)))}")
@@ -80,7 +78,7 @@ class YoutubeVisSource(VideoSource):
         label_space: LabelSpace | None,
         on_error: OnError = "raise",
         *,
-        incomplete: Incomplete = "void",
+        incomplete: Incomplete = "mark",
     ) -> None:
         content = read_object(json_path, ("videos", "categories"), title="YouTube-VIS")
         kinds = {"id": (int, str), "height": (int,), "width": (int,), "file_names": (list,)}
@@ -104,9 +102,7 @@ class YoutubeVisSource(VideoSource):
         self._rows = {_name_of(row, json_path): row for row in wanted}
         if pictures is None:
             pictures = _picture_folder(json_path, split, wanted)
-        self._has_void = {
-            name for name, row in self._rows.items() if incomplete == "void" and not row.get("exhaustive", True)
-        }
+        self._is_trusted = incomplete == "trust"
         self._json_path = json_path
         videos = [_video(name, row, pictures, json_path) for name, row in self._rows.items()]
         super().__init__(videos, classes.label_space, name=str(json_path), on_error=on_error)
@@ -116,6 +112,11 @@ class YoutubeVisSource(VideoSource):
         del position
         row = self._rows[video.name]
         return int(row["height"]), int(row["width"])
+
+    def certain_classes(self, index: int) -> frozenset[int] | None:
+        """None of them in a video that is not exhaustive."""
+        row = self._rows[self.records[index].name]
+        return None if self._is_trusted or row.get("exhaustive", True) else frozenset()
 
     def read_frame(self, video: Video, position: int, truth: Path) -> FrameTruth:
         """The objects of one frame."""
@@ -127,7 +128,7 @@ class YoutubeVisSource(VideoSource):
             if region is not None:
                 category_id = self._class_of[track["category_id"]]
                 regions[int(track["id"])] = replace(region, category_id=category_id)
-        return FrameTruth(size, regions, _rest(regions, size) if video.name in self._has_void else None)
+        return FrameTruth(size, regions, None)
 
 
 def _files(root: Path) -> dict[str, Path]:
@@ -221,14 +222,6 @@ def _region(track: dict[str, Any], position: int, num_frames: int, size: tuple[i
         return None
     rle = region_of_coco(masks[position], size, where=f"{where}, frame {position}")
     return None if rle is None else Region(-1, rle, bool(track.get("iscrowd", 0)))
-
-
-def _rest(regions: dict[int, Region], size: tuple[int, int]) -> Any:
-    """What no object covers."""
-    free = np.ones(size, np.bool_, order="F")
-    for region in regions.values():
-        free &= ~decode_region(region.rle, size)
-    return encode_region(free)
 
 
 LAYOUT = Layout("youtube_vis", "YouTube-VIS", find_splits, read_youtube_vis)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from omg_transformers.data.readers.coco_instances import ABSENT, MORE
 from omg_transformers.data.regions import encode_region, region_area
 from omg_transformers.data.writers.split_writer import NumberGiver, SplitWriter, painted
 from omg_transformers.formats.atomic_file import write_json
@@ -39,6 +40,7 @@ class CocoPanopticWriter(SplitWriter):
 
     def add(self, sample: Sample) -> None:
         """Write the picture, or each annotated frame."""
+        self.lose_certainty(sample)
         for frame, name in self.pictures(sample):
             image = _image(self, sample, frame, name, self._ids)
             self._images.append(image)
@@ -74,7 +76,10 @@ class CocoPanopticWriter(SplitWriter):
 
 
 class CocoInstancesWriter(SplitWriter):
-    """`SPLIT/*.jpg` and `annotations/instances_SPLIT.json`; stuff is held too, as categories with `isthing` 0."""
+    """`SPLIT/*.jpg` and `annotations/instances_SPLIT.json`; stuff is held too, as categories with `isthing` 0.
+
+    Pictures that are not annotated in full have LVIS' keys for classes without and with more objects.
+    """
 
     def __init__(self, root: Path, split: str, label_space: LabelSpace) -> None:
         super().__init__(root, split, label_space)
@@ -94,16 +99,26 @@ class CocoInstancesWriter(SplitWriter):
             frames.append(frame)
             image = _image(self, sample, frame, name, self._ids)
             self._images.append(image)
+            written = set()
             for segment in sample.annotation.segments:
                 rle = segment.masks[frame]
                 label = None if rle is None else self.label(segment)
                 if rle is None or label is None:
                     continue
                 self.num_segments += 1
+                written.add(label)
                 number = self._segment_ids.give(segment.track_id)
                 row = {"id": number, "image_id": image["id"], "segmentation": counts_as_text(rle)}
                 self._annotations.append({**row, **_about(rle, self.label_space.dataset_ids[label], segment.is_crowd)})
+            if not sample.annotation.is_exhaustive:
+                image.update(self._uncertain(sample.annotation.certain_classes or frozenset(), written))
         self.lose_void(sample, frames)
+
+    def _uncertain(self, certain: frozenset[int], written: set[int]) -> dict[str, list[int]]:
+        """What LVIS says of a picture in which not everything is annotated."""
+        ids = self.label_space.dataset_ids
+        absent, more = certain - written, written - certain
+        return {ABSENT: sorted(ids[label] for label in absent), MORE: sorted(ids[label] for label in more)}
 
     def close(self) -> None:
         """Write the JSON."""

@@ -88,6 +88,11 @@ class SplitWriter(ABC):
         if count:
             self.losses["frames have void, which reads as background"] += count
 
+    def lose_certainty(self, sample: Sample) -> None:
+        """Count a sample of which the layout cannot tell that something was left out."""
+        if not sample.annotation.is_exhaustive:
+            self.losses["samples that are not annotated in full read as if they were"] += 1
+
     def free_name(self, name: str) -> str:
         """`name` fit for a file; another when it was given before."""
         plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name).lstrip(".") or "_"

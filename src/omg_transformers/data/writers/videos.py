@@ -52,10 +52,11 @@ class YoutubeVisWriter(SplitWriter):
         ]
         height, width = sample.annotation.size
         video = {"id": number, "file_names": files, "height": height, "width": width, "length": len(frames)}
-        if self._is_incomplete(sample, frames):
+        if not sample.annotation.is_exhaustive or self._is_void_outside(sample, frames):
             video["exhaustive"] = False
-        else:
-            self.lose_void(sample, frames)
+        if sample.annotation.certain_classes and not sample.annotation.is_exhaustive:
+            self.losses["samples read as certain of no class, and were of some"] += 1
+        self.lose_void(sample, frames)
         self._videos.append(video)
         for segment in sample.annotation.segments:
             masks = [segment.masks[frame] for frame in frames]
@@ -85,8 +86,9 @@ class YoutubeVisWriter(SplitWriter):
         content = {"videos": self._videos, "annotations": self._annotations}
         write_json(folder / "instances.json", {**content, "categories": named_categories(self.label_space)})
 
-    def _is_incomplete(self, sample: Sample, frames: Sequence[int]) -> bool:
-        """Whether all that is no thing is void, which the file says by `exhaustive: false`."""
+    @staticmethod
+    def _is_void_outside(sample: Sample, frames: Sequence[int]) -> bool:
+        """Whether all that is no thing is void: then nobody says that nothing else is there."""
         annotation = sample.annotation
         whole = annotation.size[0] * annotation.size[1]
         unions = [

@@ -44,6 +44,7 @@ class YoloSegWriter(SplitWriter):
         pictures, labels = self.places(self.root, self.split)
         labels.mkdir(parents=True, exist_ok=True)
         height, width = sample.annotation.size
+        self.lose_certainty(sample)
         frames = []
         for frame, name in self.pictures(sample):
             frames.append(frame)
