@@ -13,6 +13,7 @@ import argparse
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Settings:
     """base: settings of cotrain.py that all runs share; its `evaluation` needs an entry for every task.
 
     tasks: what is trained and measured. max_steps: of every run. changes: key=value words for all runs.
-    launcher: the command before `recipes/cotrain.py`; empty: this Python, one process.
+    launcher: the command before `recipes/cotrain.py`; empty: this Python, one process. at_once: runs side by side.
     """
 
     output: Path
@@ -40,27 +41,30 @@ class Settings:
     max_steps: int
     changes: list[str] = field(default_factory=list)
     launcher: str = ""
+    at_once: int = 1
 
     def __post_init__(self) -> None:
         runs_of(self.tasks)
         if self.max_steps < 1:
             raise ValueError(f"max_steps is {self.max_steps}: expected at least 1")
+        if self.at_once < 1:
+            raise ValueError(f"at_once is {self.at_once}: expected at least 1 run at a time")
         if not self.base.is_file():
             raise ValueError(f"base is {self.base}: there is no such file; give a YAML of recipes/cotrain.py")
 
 
 def main() -> None:
-    """All runs, one after the other, then the result."""
+    """All runs, then the result."""
     with refusing_mistakes():
         settings = parse_arguments()
     runs = runs_of(settings.tasks)
-    for name, tasks in tqdm(runs.items(), unit="run"):
-        run_training(settings, name, tasks)
-        if missing := undefined_tasks(final_figures(settings.output / name, settings.max_steps), settings.tasks):
-            raise SystemExit(
-                f"run {name} has no figure of {', '.join(missing)}: give each task an entry in the `evaluation` of "
-                f"{settings.base} with enough samples, and for videos long enough ones; then start in a new output"
-            )
+    with ThreadPoolExecutor(settings.at_once) as pool:
+        waiting = [pool.submit(run_training, settings, name, tasks) for name, tasks in runs.items()]
+        try:
+            for done in tqdm(as_completed(waiting), total=len(waiting), unit="run"):
+                done.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
     with refusing_mistakes():
         found = {name: final_figures(settings.output / name, settings.max_steps) for name in runs}
         influence = Influence.of_runs(settings.tasks, found)
@@ -80,7 +84,10 @@ def parse_arguments() -> Settings:
 
 
 def run_training(settings: Settings, name: str, tasks: tuple[str, ...]) -> None:
-    """One run of cotrain.py, unless it is done. Its output goes to `<name>.log`; a failure ends the study."""
+    """One run of cotrain.py, unless it is done. Its output goes to `<name>.log`; a failure ends the study.
+
+    So does a figure that is not defined: no other run would have it.
+    """
     folder = settings.output / name
     if final_figures(folder, settings.max_steps):
         return
@@ -95,6 +102,11 @@ def run_training(settings: Settings, name: str, tasks: tuple[str, ...]) -> None:
         done = subprocess.run([*start, str(COTRAIN), *options, *words], stdout=stream, stderr=stream, check=False)
     if done.returncode:
         raise SystemExit(f"run {name} ended with status {done.returncode}: see {log}; the same command goes on")
+    if missing := undefined_tasks(final_figures(folder, settings.max_steps), settings.tasks):
+        raise SystemExit(
+            f"run {name} has no figure of {', '.join(missing)}: give each task an entry in the `evaluation` of "
+            f"{settings.base} with enough samples, and for videos long enough ones; then start in a new output"
+        )
 
 
 def describe(settings: Settings) -> str:
