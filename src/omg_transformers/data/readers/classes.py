@@ -40,11 +40,11 @@ def classes_of_json(
 ) -> DatasetClasses:
     """The `categories` of a COCO file; without a label space they make one.
 
-    Equal names are one class. A background that no annotation uses is left out. used: ids that occur; with a label
-    space only these must have a class. Raises ValueError for ids listed twice and entries without id or name.
+    Equal names are one class. A background or a project of Roboflow that no annotation uses is left out. used: ids
+    that occur; with a label space only these must have a class. Raises ValueError for ids listed twice and entries without id or name.
     """
     _check_categories(categories, where)
-    kept = [entry for entry in categories if entry["id"] in used or not is_background(str(entry["name"]))]
+    kept = [entry for entry in categories if entry["id"] in used or not _is_no_class(entry, categories)]
     if label_space is not None:
         needed = [entry for entry in kept if entry["id"] in used]
         return DatasetClasses(label_space, classes_of_categories(needed, label_space, where=str(where)))
@@ -158,11 +158,21 @@ def clean_text(name: str) -> str:
     return " ".join(name.replace("_", " ").split()) or name
 
 
+def _is_no_class(entry: dict[str, Any], categories: Sequence[dict[str, Any]]) -> bool:
+    """Whether it is a background, or the row for the whole project that Roboflow puts above all others."""
+    is_project = entry.get("supercategory") == "none" and any(
+        other.get("supercategory") == entry["name"] for other in categories
+    )
+    return is_project or is_background(str(entry["name"]))
+
+
 def _check_categories(categories: Sequence[dict[str, Any]], where: Path) -> None:
     seen: set[int] = set()
     for entry in categories:
         if not isinstance(entry, dict) or "id" not in entry or not str(entry.get("name") or "").strip():
             raise ValueError(f"{where}: the category {entry!r} lacks an id or a name: expected both")
+        if not isinstance(entry["id"], (int, float)):
+            raise ValueError(f"{where} has the category id {entry['id']!r}: expected a whole number")
         if entry["id"] in seen:
             raise ValueError(f"{where} lists the category id {entry['id']} twice: an id stands for one category")
         seen.add(entry["id"])

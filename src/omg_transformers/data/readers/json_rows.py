@@ -19,7 +19,7 @@ def check_rows(rows: Any, kinds: Mapping[str, tuple[type, ...]], *, where: objec
         raise ValueError(f"{where}: expected a list, one object per {noun}, found {_shown(rows)}")
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise ValueError(f"{where}: {noun} {number} is {_shown(row)}: expected an object with {', '.join(kinds)}")
+            raise ValueError(f"{where}: {noun} {number} is {_shown(row)}: expected an object{_with(kinds)}")
         for key, allowed in kinds.items():
             value = row.get(key)
             # To Python true is a number.
@@ -29,6 +29,10 @@ def check_rows(rows: Any, kinds: Mapping[str, tuple[type, ...]], *, where: objec
                 name = f"{noun} {row['id']}" if key != "id" and "id" in row else f"{noun} number {number}"
                 raise ValueError(f"{where}: {name} {found}: expected {wanted}")
     return rows
+
+
+def _with(kinds: Mapping[str, tuple[type, ...]]) -> str:
+    return f" with {', '.join(kinds)}" if kinds else ""
 
 
 def _shown(value: Any) -> str:

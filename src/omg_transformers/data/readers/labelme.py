@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from omg_transformers.data.file_source import FileSource
-from omg_transformers.data.frames import frame_size
+from omg_transformers.data.frames import frame_size, turn_hint
 from omg_transformers.data.readers.classes import in_label_space, is_background, named_classes, names_by_id, read_names
 from omg_transformers.data.readers.json_files import mentions, read_sample_object
 from omg_transformers.data.readers.layout import Layout
@@ -95,7 +95,7 @@ class LabelmeSource(FileSource[Path]):
         if None not in stated and stated != size:
             raise SampleError(
                 f"the picture of {record} is {size[0]} high and {size[1]} wide, the file says {stated[0]} and "
-                f"{stated[1]}: they do not belong together"
+                f"{stated[1]}: they do not belong together{turn_hint(frame, stated)}"
             )
         regions: dict[tuple[str, Any], list[RLE | None]] = {}
         for number, shape in enumerate(content["shapes"]):
