@@ -17,11 +17,13 @@ from omg_transformers.data.file_source import FileSource
 from omg_transformers.data.frames import frame_size, turn_hint
 from omg_transformers.data.readers.classes import in_label_space, is_background, named_classes, names_by_id, read_names
 from omg_transformers.data.readers.json_files import mentions, read_sample_object
+from omg_transformers.data.readers.json_rows import check_rows
 from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.readers.outlines import region_of_polygons
 from omg_transformers.data.readers.pairs import subfolders
 from omg_transformers.data.regions import encode_region, merge_regions, merge_stuff
 from omg_transformers.data.sources import OnError, SampleError
+from omg_transformers.processing.pictures import PICTURE_SUFFIXES
 from omg_transformers.structures import Annotation, Sample, Segment
 
 if TYPE_CHECKING:
@@ -30,9 +32,12 @@ if TYPE_CHECKING:
     from omg_transformers.labels import LabelSpace
     from omg_transformers.structures import RLE
 
+_LOOKED_AT = 16
 _ALL, _IGNORED = "all", "__ignore__"
 # Half a pixel off at a radius of about 3000.
 _CIRCLE_POINTS = 256
+# "rotation" is what X-AnyLabeling calls a turned rectangle.
+_OUTLINES = ("polygon", "rectangle", "oriented_rectangle", "rotation")
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
 
 
@@ -65,7 +70,7 @@ def read_labelme(
 
 
 def find_splits(root: Path) -> tuple[str, ...]:
-    """The folders, or the root itself as "all", whose first JSON is labelme's."""
+    """The folders, or the root itself as "all", with a JSON of labelme's among the first."""
     return tuple(_ALL if folder == root else folder.name for folder in _folders(root))
 
 
@@ -88,7 +93,7 @@ class LabelmeSource(FileSource[Path]):
 
     def read(self, record: Path) -> Sample:
         """One picture with its shapes."""
-        content = read_sample_object(record, ("shapes",), title="labelme")
+        content = _content(record)
         frame = _frame(content, record)
         size = frame_size(frame, name=record.stem)
         stated = (content.get("imageHeight"), content.get("imageWidth"))
@@ -124,12 +129,27 @@ class LabelmeSource(FileSource[Path]):
         return Annotation(size, is_thing, merge_stuff(segments, is_thing), (void,))
 
 
+def _content(record: Path) -> dict[str, Any]:
+    """A file with its shapes. Raises SampleError."""
+    content = read_sample_object(record, ("shapes",), title="labelme")
+    try:
+        check_rows(content["shapes"], {"label": (str, int)}, where=record, noun="shape")
+    except ValueError as error:
+        raise SampleError(str(error)) from error
+    return content
+
+
 def _frame(content: dict[str, Any], record: Path) -> Path | bytes:
-    """The picture beside the file, else the one inside it."""
+    """The picture where the file says, of that name beside it, inside it, or beside it and called like the file."""
     path = record.parent / str(content.get("imagePath") or f"{record.stem}.jpg").replace("\\", "/")
-    if path.is_file() or not content.get("imageData"):
-        return path
-    return _decoded(content["imageData"], f"{record}: imageData")
+    # The path may be one of another computer.
+    for place in (path, record.parent / path.name):
+        if place.is_file():
+            return place
+    if content.get("imageData"):
+        return _decoded(content["imageData"], f"{record}: imageData")
+    suffixes = (path.suffix, *sorted(PICTURE_SUFFIXES))
+    return next((place for suffix in suffixes if (place := record.with_suffix(suffix)).is_file()), path)
 
 
 def _region(shape: dict[str, Any], size: tuple[int, int], where: str) -> RLE | None:
@@ -144,7 +164,7 @@ def _region(shape: dict[str, Any], size: tuple[int, int], where: str) -> RLE | N
         return _pasted(shape, points, size, where)
     if kind in ("rectangle", "circle") and len(points) == 2:
         points = _rectangle(points) if kind == "rectangle" else _circle(points)
-    elif kind not in ("polygon", "rectangle", "oriented_rectangle"):
+    elif kind not in _OUTLINES:
         raise SampleError(f"{where} is a {kind!r} of {len(points)} points: expected a polygon, rectangle or circle")
     return region_of_polygons([points.ravel()], size, where=where)
 
@@ -190,15 +210,13 @@ def _labels_of(paths: Iterable[Path]) -> dict[int, str]:
     for path in paths:
         # What is wrong with a file is told when its sample is read.
         with contextlib.suppress(SampleError):
-            content = read_sample_object(path, ("shapes",), title="labelme")
-            labels |= {str(shape.get("label")) for shape in content["shapes"]}
+            labels |= {str(shape["label"]) for shape in _content(path)["shapes"]}
     return dict(enumerate(sorted(labels)))
 
 
 def _folders(root: Path) -> Iterator[Path]:
     for folder in (root, *subfolders(root)):
-        first = next(iter(sorted(folder.glob("*.json"))), None)
-        if first is not None and mentions(first, '"shapes"', '"imagePath"'):
+        if any(mentions(path, '"shapes"', '"imagePath"') for path in sorted(folder.glob("*.json"))[:_LOOKED_AT]):
             yield folder
 
 
