@@ -262,6 +262,12 @@ def test_a_split_that_cannot_be_opened_is_a_fault(tmp_path):
     assert "names no classes" in report.problems[0].message
 
 
+def test_a_png_that_no_annotation_mentions_is_noted(instances):
+    assert {path.suffix for path in pictures(instances)} == {".png"}
+    Image.new("RGB", (WIDTH, HEIGHT)).save(instances / "train" / "stranger.png")
+    assert "stranger.png" in check_folder(instances).of_kind("picture_not_listed")[0].message
+
+
 @pytest.mark.parametrize(("values", "names"), [((1, 2, 3), "a\nb\nc\n"), ((1, 2, 3, 4), "background\na\nb\nc\n")])
 def test_masks_whose_ids_are_one_too_high_are_suspected(tmp_path, values, names):
     for folder in ("images", "masks"):

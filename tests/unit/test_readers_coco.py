@@ -272,10 +272,12 @@ def test_a_category_id_listed_twice_is_refused(tmp_path):
     [
         ({"images": ["1.jpg"]}, r"picture 0 is '1\.jpg': expected an object"),
         ({"images": {"1": {}}}, "expected a list, one object per picture"),
+        ({"images": [{"file_name": "1.jpg"}]}, "picture number 0 has no id"),
         ({"annotations": [None]}, "annotation 0 is None: expected an object"),
         ({"annotations": {"1": {}}}, "expected a list, one object per annotation"),
         ({"categories": ["cat"]}, "category 0 is 'cat': expected an object"),
         ({"categories": [{"id": "cat", "name": "cat"}]}, "category id 'cat'.*whole number"),
+        ({"categories": [{"id": 1.5, "name": "cat"}]}, r"category id 1\.5.*whole number"),
     ],
 )
 def test_a_file_whose_lists_hold_other_things_is_named(tmp_path, changes, message):

@@ -177,7 +177,7 @@ def _check_categories(categories: Sequence[dict[str, Any]], where: Path) -> None
     for entry in categories:
         if not isinstance(entry, dict) or "id" not in entry or not str(entry.get("name") or "").strip():
             raise ValueError(f"{where}: the category {entry!r} lacks an id or a name: expected both")
-        if not isinstance(entry["id"], (int, float)):
+        if not isinstance(entry["id"], (int, float)) or entry["id"] % 1:
             raise ValueError(f"{where} has the category id {entry['id']!r}: expected a whole number")
         if entry["id"] in seen:
             raise ValueError(f"{where} lists the category id {entry['id']} twice: an id stands for one category")

@@ -80,7 +80,8 @@ def read_coco(path: Path, *, title: str) -> dict[str, Any]:
         ("annotations", "annotation", ("image_id", "category_id")),
         ("categories", "category", ("id",)),
     ):
-        for row in check_rows(content[key], {}, where=path, noun=noun):
+        kinds: dict[str, tuple[type, ...]] = {"id": (int, float, str)} if key == "images" else {}
+        for row in check_rows(content[key], kinds, where=path, noun=noun):
             row.update({number: _plain(row[number]) for number in numbers if number in row})
     return content
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_WORDS = {int: "a whole number", str: "a text", list: "a list"}
+_WORDS = {int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
 
 def check_rows(rows: Any, kinds: Mapping[str, tuple[type, ...]], *, where: object, noun: str) -> list[dict[str, Any]]:
-    """`rows` if it is a list of objects that have these keys with values of these kinds: int, str or list.
+    """`rows` if it is a list of objects that have these keys with values of these kinds: int, float, str or list.
 
     noun: what a row is, `where`: the file and perhaps the place in it, for the message. Raises ValueError.
     """

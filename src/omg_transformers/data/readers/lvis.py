@@ -54,7 +54,8 @@ class LvisSource(CocoInstancesSource):
 
     def annotation(self, record: dict[str, Any], size: tuple[int, int], segments: list[Segment]) -> Annotation:
         """The objects, and a crowd for each class of which there are more."""
-        incomplete = {self._class_of[number] for number in record.get("not_exhaustive_category_ids", ())}
+        numbers = record.get("not_exhaustive_category_ids", ())
+        incomplete = {self._class_of[number] for number in numbers if number in self._class_of}
         is_thing = tuple(self.label_space.is_thing)
         rest = _outside_boxes(segments, size) if incomplete else None
         crowds = [Segment(label, (rest,), is_crowd=True) for label in sorted(incomplete) if rest is not None]
