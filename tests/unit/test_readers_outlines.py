@@ -279,6 +279,21 @@ def test_labelme_names_come_from_a_file_if_there_is_one(tmp_path):
     assert source.label_space.names == ("cat", "dog") and source.sample(0).annotation.segments[0].category_id == 1
 
 
+def test_labelme_splits_have_the_same_classes(tmp_path):
+    for split, label in (("train", "dog"), ("val", "cat")):
+        (tmp_path / split).mkdir()
+        labelme_folder(tmp_path / split, shape(label, SQUARE))
+    assert read_labelme(tmp_path, "train").label_space == read_labelme(tmp_path, "val").label_space
+    assert read_labelme(tmp_path, "train").label_space.names == ("cat", "dog")
+
+
+def test_labelme_pictures_without_a_file_are_told(tmp_path):
+    root = labelme_folder(tmp_path, shape("cat", SQUARE), imagePath="../elsewhere/A.JPG")
+    (root / "a.jpg").rename(root / "A.JPG")
+    picture(root / "b.png")
+    assert read_labelme(root).pictures_not_listed() == ["b.png"]
+
+
 def test_labelme_pictures_may_be_inside_the_file(tmp_path):
     inside = base64.b64encode((labelme_folder(tmp_path) / "a.jpg").read_bytes()).decode()
     labelme_folder(tmp_path, shape("cat", SQUARE), imageData=inside)

@@ -17,6 +17,7 @@ from omg_transformers.data.doctor.samples import Fault, check_annotation, count_
 from omg_transformers.data.doctor.sizes import check_sizes
 from omg_transformers.data.doctor.tracks import check_tracks
 from omg_transformers.data.readers import detect_layouts, open_layout
+from omg_transformers.metrics.label_png import listed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,6 +187,9 @@ class _Check:
         problems: list[Problem] = [*classes.check_classes(found), *check_sizes(found)]
         if not found.label_space.is_class_agnostic and (self._has_own_classes or facts is not None):
             problems += classes.check_ids(found, strangers, facts)
+        # Readers of other layouts take such a picture for an error, or their JSON lists all.
+        if hasattr(source, "pictures_not_listed") and (strange := source.pictures_not_listed()):
+            problems.append(Problem("picture_not_listed", f"{len(strange)}: {listed(strange)}", found.name))
         if source.num_samples != found.num_samples:
             text = f"the first {found.num_samples} of {source.num_samples or 'endlessly many'} samples"
             problems.append(Problem("few_samples_checked", text, found.name))

@@ -7,7 +7,7 @@ import binascii
 import contextlib
 import io
 import math
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from omg_transformers.data.readers.json_files import mentions, read_sample_objec
 from omg_transformers.data.readers.json_rows import check_rows
 from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.readers.outlines import region_of_polygons
-from omg_transformers.data.readers.pairs import subfolders
+from omg_transformers.data.readers.pairs import files_by_name, subfolders
 from omg_transformers.data.regions import encode_region, merge_regions, merge_stuff
 from omg_transformers.data.sources import OnError, SampleError
 from omg_transformers.processing.pictures import PICTURE_SUFFIXES
@@ -53,13 +53,14 @@ def read_labelme(
 
     Polygons, rectangles, circles and masks; shapes of one label and `group_id` are one object; points and lines have
     no area and are left out; "__ignore__" is void, "_background_" nothing. names: None: `labels.txt` or the like, else
-    all labels that occur, for which every file is opened once. Things unless a built-in space knows the name as stuff.
+    all labels that occur in any split, for which every file is opened once. Things unless a built-in space knows the
+    name as stuff.
     """
     folder = Path(root) if split == _ALL else Path(root) / split
     paths = sorted(path for path in folder.glob("*.json") if mentions(path, '"shapes"'))
     if not paths:
         raise ValueError(f"{folder} holds no labelme JSON: expected one with `shapes` per picture")
-    known = (read_names(Path(root)) or _labels_of(paths)) if names is None else names_by_id(names)
+    known = (read_names(Path(root)) or _labels_of(Path(root))) if names is None else names_by_id(names)
     known = {number: text for number, text in known.items() if not is_background(text) and text != _IGNORED}
     if not known:
         raise ValueError(f"{folder} names no classes: its files hold no shapes with a label. Pass names=[...]")
@@ -110,6 +111,14 @@ class LabelmeSource(FileSource[Path]):
             regions.setdefault((str(shape.get("label")), -0.5 - number if group is None else group), []).append(region)
         annotation = self._annotation({key: merge_regions(parts) for key, parts in regions.items()}, size, record)
         return Sample(record.stem, (frame,), annotation, self.label_space, self.tasks)
+
+    def pictures_not_listed(self) -> list[str]:
+        """Names of the pictures in the folder that no file annotates."""
+        known = {path.stem for path in self.records}
+        for path in self.records:
+            with contextlib.suppress(SampleError):
+                known.add(PureWindowsPath(str(_content(path).get("imagePath"))).stem)
+        return sorted(path.name for stem, path in files_by_name(Path(self.name)).items() if stem not in known)
 
     def _annotation(
         self, regions: Mapping[tuple[str, Any], RLE | None], size: tuple[int, int], record: Path
@@ -205,9 +214,10 @@ def _decoded(text: Any, where: str) -> bytes:
         raise SampleError(f"{where} is not base64 ({error})") from error
 
 
-def _labels_of(paths: Iterable[Path]) -> dict[int, str]:
+def _labels_of(root: Path) -> dict[int, str]:
+    """The labels of all splits, so that a class has one number in all of them."""
     labels = set()
-    for path in paths:
+    for path in (path for folder in _folders(root) for path in sorted(folder.glob("*.json"))):
         # What is wrong with a file is told when its sample is read.
         with contextlib.suppress(SampleError):
             labels |= {str(shape["label"]) for shape in _content(path)["shapes"]}
