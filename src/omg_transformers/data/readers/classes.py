@@ -173,7 +173,7 @@ def _is_no_class(entry: dict[str, Any], categories: Sequence[dict[str, Any]]) ->
 
 
 def _check_categories(categories: Sequence[dict[str, Any]], where: Path) -> None:
-    seen: set[int] = set()
+    seen: set[float] = set()
     for entry in categories:
         if not isinstance(entry, dict) or "id" not in entry or not str(entry.get("name") or "").strip():
             raise ValueError(f"{where}: the category {entry!r} lacks an id or a name: expected both")
