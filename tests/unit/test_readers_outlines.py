@@ -287,6 +287,12 @@ def test_labelme_splits_have_the_same_classes(tmp_path):
     assert read_labelme(tmp_path, "train").label_space.names == ("cat", "dog")
 
 
+def test_labels_of_points_and_lines_alone_are_no_classes(tmp_path):
+    root = labelme_folder(tmp_path, shape("cat", SQUARE), shape("nose", [[3, 3]], "point"))
+    sample = read_labelme(root).sample(0)
+    assert sample.label_space.names == ("cat",) and len(sample.annotation.segments) == 1
+
+
 def test_labelme_pictures_without_a_file_are_told(tmp_path):
     root = labelme_folder(tmp_path, shape("cat", SQUARE), imagePath="../elsewhere/A.JPG")
     (root / "a.jpg").rename(root / "A.JPG")

@@ -220,7 +220,8 @@ def _labels_of(root: Path) -> dict[int, str]:
     for path in (path for folder in _folders(root) for path in sorted(folder.glob("*.json"))):
         # What is wrong with a file is told when its sample is read.
         with contextlib.suppress(SampleError):
-            labels |= {str(shape["label"]) for shape in _content(path)["shapes"]}
+            shapes = _content(path)["shapes"]
+            labels |= {str(shape["label"]) for shape in shapes if shape.get("shape_type") not in _WITHOUT_AREA}
     return dict(enumerate(sorted(labels)))
 
 
