@@ -96,6 +96,53 @@ def test_detect_of_half_a_layout_says_what_is_missing(tmp_path, capsys):
     assert "vipseg (found panomasks/*/*.png; missing imgs/*/*.jpg)" in capsys.readouterr().out
 
 
+def test_detect_names_the_picture_that_a_file_without_pictures_lists(folder, tmp_path, capsys):
+    source = folder / "annotations" / "instances_train.json"
+    (tmp_path / "result.json").write_bytes(source.read_bytes())
+    name = json.loads(source.read_text())["images"][0]["file_name"]
+    assert run("detect", tmp_path) == 1
+    assert f"its first picture is called {name}" in capsys.readouterr().out
+
+
+def test_detect_of_boxes_says_that_masks_need_polygons(tmp_path, capsys):
+    (tmp_path / "images/train").mkdir(parents=True)
+    (tmp_path / "labels/train").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "images/train/a.jpg")
+    (tmp_path / "labels/train/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    assert run("detect", tmp_path) == 1
+    assert "labels/train/a.txt holds boxes (class x y width height)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"), [("a_seg.png", "share no name: a.jpg, a_seg.png"), ("a.jpg", "JPEG, which blurs ids")]
+)
+def test_detect_of_masks_that_do_not_fit_says_why(tmp_path, capsys, mask, message):
+    for place, name in (("images", "a.jpg"), ("masks", mask)):
+        (tmp_path / place).mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / place / name)
+    assert run("detect", tmp_path) == 1
+    assert message in capsys.readouterr().out
+
+
+def test_detect_of_an_archive_asks_to_unpack_it(tmp_path, capsys):
+    (tmp_path / "set.ZIP").write_bytes(b"PK")
+    assert run("detect", tmp_path / "set.ZIP") == 1
+    assert "set.ZIP is no folder but an archive: unpack it" in capsys.readouterr().err
+    assert run("detect", tmp_path) == 1
+    assert "Unpack set.ZIP" in capsys.readouterr().out
+
+
+def test_detect_of_a_file_names_its_folder(folder, capsys):
+    assert run("detect", folder / "annotations" / "instances_train.json") == 1
+    assert "instances_train.json is no folder but a file: give the root" in capsys.readouterr().err
+
+
+def test_detect_of_pictures_alone_says_that_nothing_annotates_them(tmp_path, capsys):
+    Image.new("L", (4, 4)).save(tmp_path / "a.jpg")
+    assert run("detect", tmp_path) == 1
+    assert "nothing here annotates them" in capsys.readouterr().out
+
+
 def test_check_of_a_sound_set_returns_0(folder, tmp_path, capsys):
     assert run("check", folder, "--out", tmp_path / "out") == 0
     assert "can be used" in capsys.readouterr().out

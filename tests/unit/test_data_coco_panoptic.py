@@ -199,3 +199,29 @@ def test_real_files_give_the_classes_of_the_json(shared_data):
         segments = source.sample(index).annotation.segments
         things = [segment for segment in segments if source.label_space.is_thing[segment.category_id]]
         assert len(things) == sum(is_thing[info["category_id"]] for info in infos)
+
+
+@pytest.mark.parametrize(
+    ("key", "rows", "message"),
+    [
+        ("images", [7], "picture 0 is 7: expected an object"),
+        ("images", [{"id": 5, "file_name": "5.jpg", "width": WIDTH}], "picture 5 has no height"),
+        ("annotations", {"5": {}}, "expected a list, one object per annotation"),
+        ("annotations", [{"image_id": 5, "file_name": None}], "annotation number 0 has file_name=None"),
+        ("categories", ["cat"], "category 0 is 'cat': expected an object"),
+    ],
+)
+def test_a_file_whose_lists_hold_other_things_is_named(folder, key, rows, message):
+    change_json(folder, lambda content: content.update({key: rows}))
+    with pytest.raises(ValueError, match=rf"panoptic_tiny\.json.*{message}"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("segment", "message"),
+    [(7, "segment 0 is 7"), ({"id": 1}, "segment 1 has no category_id"), ({"category_id": 17}, "has no id")],
+)
+def test_a_segment_that_is_none_costs_only_its_sample(folder, segment, message):
+    change_json(folder, lambda content: content["annotations"][0]["segments_info"].__setitem__(0, segment))
+    source = read_coco_panoptic(folder, "tiny", on_error="skip")
+    assert [sample.sample_id for sample in source] == ["6"] and message in source.skipped[0]

@@ -262,6 +262,22 @@ def test_a_split_that_cannot_be_opened_is_a_fault(tmp_path):
     assert "names no classes" in report.problems[0].message
 
 
+def test_a_picture_without_a_labelme_file_is_noted(tmp_path):
+    square = [[1, 1], [9, 1], [9, 9], [1, 9]]
+    content = {"imagePath": "a.png", "imageData": None, "shapes": [{"label": "cat", "points": square}]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / name)
+    (problem,) = check_folder(tmp_path).of_kind("picture_not_listed")
+    assert problem.message == "1: b.png"
+
+
+def test_a_png_that_no_annotation_mentions_is_noted(instances):
+    assert {path.suffix for path in pictures(instances)} == {".png"}
+    Image.new("RGB", (WIDTH, HEIGHT)).save(instances / "train" / "stranger.png")
+    assert "stranger.png" in check_folder(instances).of_kind("picture_not_listed")[0].message
+
+
 @pytest.mark.parametrize(("values", "names"), [((1, 2, 3), "a\nb\nc\n"), ((1, 2, 3, 4), "background\na\nb\nc\n")])
 def test_masks_whose_ids_are_one_too_high_are_suspected(tmp_path, values, names):
     for folder in ("images", "masks"):

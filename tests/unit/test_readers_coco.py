@@ -156,6 +156,57 @@ def test_paths_of_a_server_are_found_by_their_last_part(tmp_path):
     assert read_coco_instances(tmp_path, "result").sample(0).frames[0].name == "1.jpg"
 
 
+@pytest.mark.parametrize("name", ["Größe 1.jpg", 'a "b".jpg', "日本/1.jpg"])
+def test_names_that_json_escapes_are_found(tmp_path, name):
+    root = write(tmp_path, {"segmentation": [SQUARE]}, json_path="export.json", pictures="images")
+    (root / "images" / name).parent.mkdir(exist_ok=True)
+    (root / "images/1.jpg").rename(root / "images" / name)
+    found = json.loads((root / "export.json").read_text())
+    found["images"][0]["file_name"] = name
+    (root / "export.json").write_text(json.dumps(found))
+    assert "\\" in (root / "export.json").read_text()
+    (detection,) = detect_layouts(root)
+    assert len(open_layout(detection.layout.name, root).sample(0).annotation.segments) == 1
+
+
+def test_numbers_that_a_tool_wrote_as_texts_are_numbers(tmp_path):
+    root = write(tmp_path, {"segmentation": [SQUARE], "category_id": "3", "image_id": "1"})
+    path = root / "annotations/instances_tiny.json"
+    found = json.loads(path.read_text())
+    found["images"][0].update(height=str(HEIGHT), width=str(WIDTH))
+    found["categories"][0]["id"] = "3"
+    path.write_text(json.dumps(found))
+    source = read_coco_instances(root, "tiny")
+    assert source.num_samples == 1 and len(source.sample(0).annotation.segments) == 1
+
+
+def test_ids_of_pictures_may_be_texts(tmp_path):
+    root = write(tmp_path, {"segmentation": [SQUARE], "image_id": "0a"})
+    path = root / "annotations/instances_tiny.json"
+    found = json.loads(path.read_text())
+    found["images"][0]["id"] = "0a"
+    path.write_text(json.dumps(found))
+    assert read_coco_instances(root, "tiny").sample(0).sample_id == "0a"
+
+
+def test_the_row_that_roboflow_writes_for_the_whole_project_is_no_class(tmp_path):
+    categories = [
+        {"id": 0, "name": "pets-x1y2", "supercategory": "none"},
+        {"id": 1, "name": "cat", "supercategory": "pets-x1y2"},
+    ]
+    root = write(tmp_path, {"segmentation": [SQUARE], "category_id": 1}, categories=categories)
+    assert read_coco_instances(root, "tiny").label_space.names == ("cat",)
+
+
+def test_a_group_that_annotations_use_is_a_class(tmp_path):
+    categories = [
+        {"id": 0, "name": "pets", "supercategory": "none"},
+        {"id": 1, "name": "cat", "supercategory": "pets"},
+    ]
+    root = write(tmp_path, {"segmentation": [SQUARE], "category_id": 0}, categories=categories)
+    assert read_coco_instances(root, "tiny").label_space.names == ("pets", "cat")
+
+
 def test_opening_decodes_no_mask_and_opens_no_picture(tmp_path):
     write(tmp_path, {"segmentation": {"size": [1, 1], "counts": "broken"}})
     (tmp_path / "tiny" / "1.jpg").write_bytes(b"no picture")
@@ -205,9 +256,33 @@ def test_a_category_that_is_not_listed_is_named(tmp_path):
         only_segment(write(tmp_path, {"segmentation": [SQUARE], "category_id": 99}))
 
 
+def test_a_category_that_is_a_list_costs_only_its_sample(tmp_path):
+    source = read_coco_instances(write(tmp_path, {"segmentation": [SQUARE], "category_id": [3]}), "tiny")
+    with pytest.raises(SampleError, match=r"has category \[3\], which `categories` does not list"):
+        source.sample(0)
+
+
 def test_a_category_id_listed_twice_is_refused(tmp_path):
     with pytest.raises(ValueError, match="category id 3 twice"):
         read_coco_instances(write(tmp_path, categories=[*CATEGORIES, CATEGORIES[0]]), "tiny")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": ["1.jpg"]}, r"picture 0 is '1\.jpg': expected an object"),
+        ({"images": {"1": {}}}, "expected a list, one object per picture"),
+        ({"images": [{"file_name": "1.jpg"}]}, "picture number 0 has no id"),
+        ({"annotations": [None]}, "annotation 0 is None: expected an object"),
+        ({"annotations": {"1": {}}}, "expected a list, one object per annotation"),
+        ({"categories": ["cat"]}, "category 0 is 'cat': expected an object"),
+        ({"categories": [{"id": "cat", "name": "cat"}]}, "category id 'cat'.*whole number"),
+        ({"categories": [{"id": 1.5, "name": "cat"}]}, r"category id 1\.5.*whole number"),
+    ],
+)
+def test_a_file_whose_lists_hold_other_things_is_named(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=rf"instances_tiny\.json.*{message}"):
+        read_coco_instances(write(tmp_path, **changes), "tiny")
 
 
 def test_a_picture_id_listed_twice_is_refused(tmp_path):
@@ -255,6 +330,15 @@ def test_a_picture_of_another_size_is_named(tmp_path):
     Image.new("RGB", (WIDTH + 1, HEIGHT)).save(write(tmp_path) / "tiny" / "1.jpg")
     with pytest.raises(SampleError, match=r"1\.jpg is 8 high and 13 wide.*says 8 and 12"):
         read_coco_instances(tmp_path, "tiny").sample(0)
+
+
+def test_a_picture_that_was_annotated_turned_is_told_so(tmp_path):
+    root = write(tmp_path, {"segmentation": [SQUARE]})
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (HEIGHT, WIDTH)).save(root / "tiny/1.jpg", exif=exif)
+    with pytest.raises(SampleError, match=r"says 8 and 12.*EXIF"):
+        read_coco_instances(root, "tiny").sample(0)
 
 
 # -- LVIS

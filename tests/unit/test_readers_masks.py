@@ -74,6 +74,19 @@ def test_names_of_a_text_file_count_from_zero(tmp_path):
     assert source.label_space.is_thing == (False, False, True)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    folder(tmp_path, halves(0, 1))
+    (tmp_path / "classes.txt").write_text("\ufeffgrass\nsky\n", encoding="utf-8")
+    assert read_mask_folder(tmp_path).label_space.names == ("grass", "sky")
+
+
+def test_names_in_another_encoding_are_named(tmp_path):
+    folder(tmp_path, halves(0, 1))
+    (tmp_path / "classes.txt").write_bytes("café\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"classes\.txt is not UTF-8"):
+        read_mask_folder(tmp_path)
+
+
 def test_names_of_a_json_file_are_read(tmp_path):
     (folder(tmp_path, halves(7, 0)) / "id2label.json").write_text(json.dumps({"7": "dog"}))
     assert found(read_mask_folder(tmp_path).sample(0)) == [("background", 30), ("dog", 30)]

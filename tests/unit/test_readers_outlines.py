@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -156,6 +157,46 @@ def test_a_bad_yolo_line_is_named(tmp_path, line, message):
         read_yolo_seg(yolo_folder(tmp_path, text), "train").sample(0)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_yolo_file(tmp_path):
+    root = yolo_folder(tmp_path, text="\ufeff0 0.1 0.1 0.5 0.1 0.5 0.5\r\n", yaml=None)
+    (root / "classes.txt").write_text("\ufeffcat\r\ndog\r\n", encoding="utf-8")
+    (detection,) = detect_layouts(root)
+    source = open_layout(detection.layout.name, root)
+    assert source.label_space.names == ("cat", "dog") and len(source.sample(0).annotation.segments) == 1
+
+
+def test_yolo_folders_below_a_split_belong_to_it(tmp_path):
+    root = yolo_folder(yolo_folder(tmp_path, split="train/one"), split="train/two")
+    (detection,) = detect_layouts(root)
+    assert detection.splits == ("train",)
+    assert [sample.sample_id for sample in open_layout("yolo_seg", root)] == ["one/a", "two/a"]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "0 0.5 0.5 0.2 0.2\n0 0.1 0.1 0.5 0.1 0.5 0.5\n"])
+def test_a_yolo_split_is_one_whatever_its_first_line_holds(tmp_path, text):
+    root = yolo_folder(yolo_folder(tmp_path), text=text, split="val")
+    (detection,) = detect_layouts(root)
+    assert detection.splits == ("train", "val")
+
+
+def test_yolo_names_stay_texts_where_yaml_knows_other_things(tmp_path):
+    assert read_yolo_seg(yolo_folder(tmp_path, yaml="names: [no, 7]"), "train").label_space.names == ("no", "7")
+
+
+def test_names_with_commas_are_not_joined_when_they_differ_after_the_comma(tmp_path):
+    root = yolo_folder(tmp_path, yaml="names: ['cup, red', 'cup, blue', 'cat, kitty']")
+    space = read_yolo_seg(root, "train").label_space
+    assert space.names == ("cup, red", "cup, blue", "cat") and space.find("kitty") == 2
+
+
+@pytest.mark.parametrize("root", [".", "data"])
+def test_a_yolo_yaml_may_lie_above_its_folder(tmp_path, root):
+    yolo_folder(tmp_path / "data", yaml=None)
+    (tmp_path / "my set.yaml").write_text("path: data\ntrain: images/train\nnames: {0: cat}\n")
+    (detection,) = detect_layouts(tmp_path / root)
+    assert open_layout(detection.layout.name, tmp_path / root).label_space.names == ("cat",)
+
+
 def test_yolo_without_names_asks_for_them(tmp_path):
     with pytest.raises(ValueError, match=r"names no classes.*data\.yaml"):
         read_yolo_seg(yolo_folder(tmp_path, yaml=None), "train")
@@ -238,11 +279,74 @@ def test_labelme_names_come_from_a_file_if_there_is_one(tmp_path):
     assert source.label_space.names == ("cat", "dog") and source.sample(0).annotation.segments[0].category_id == 1
 
 
+def test_labelme_splits_have_the_same_classes(tmp_path):
+    for split, label in (("train", "dog"), ("val", "cat")):
+        (tmp_path / split).mkdir()
+        labelme_folder(tmp_path / split, shape(label, SQUARE))
+    assert read_labelme(tmp_path, "train").label_space == read_labelme(tmp_path, "val").label_space
+    assert read_labelme(tmp_path, "train").label_space.names == ("cat", "dog")
+
+
+def test_labels_of_points_and_lines_alone_are_no_classes(tmp_path):
+    root = labelme_folder(tmp_path, shape("cat", SQUARE), shape("nose", [[3, 3]], "point"))
+    sample = read_labelme(root).sample(0)
+    assert sample.label_space.names == ("cat",) and len(sample.annotation.segments) == 1
+
+
+def test_labelme_pictures_without_a_file_are_told(tmp_path):
+    root = labelme_folder(tmp_path, shape("cat", SQUARE), imagePath="../elsewhere/A.JPG")
+    (root / "a.jpg").rename(root / "A.JPG")
+    picture(root / "b.png")
+    assert read_labelme(root).pictures_not_listed() == ["b.png"]
+
+
 def test_labelme_pictures_may_be_inside_the_file(tmp_path):
     inside = base64.b64encode((labelme_folder(tmp_path) / "a.jpg").read_bytes()).decode()
     labelme_folder(tmp_path, shape("cat", SQUARE), imageData=inside)
     (tmp_path / "a.jpg").unlink()
     assert isinstance(read_labelme(tmp_path).sample(0).frames[0], bytes)
+
+
+@pytest.mark.parametrize("stated", ["C:\\Users\\me\\a.jpg", "/home/me/a.jpg", "..\\pictures\\a.jpg", "renamed.jpg"])
+def test_a_labelme_picture_lies_beside_its_file_wherever_it_was_drawn(tmp_path, stated):
+    root = labelme_folder(tmp_path, shape("cat", SQUARE), imagePath=stated)
+    assert read_labelme(root).sample(0).frames == (root / "a.jpg",)
+
+
+def test_another_json_beside_labelmes_hides_nothing(tmp_path):
+    (labelme_folder(tmp_path, shape("cat", SQUARE)) / "0.json").write_text("{}")
+    (detection,) = detect_layouts(tmp_path)
+    assert (detection.layout.name, read_labelme(tmp_path).num_samples) == ("labelme", 1)
+
+
+def test_a_turned_box_of_four_corners_is_a_polygon(tmp_path):
+    (mask,) = masks(read_labelme(labelme_folder(tmp_path, shape("cat", SQUARE, "rotation"))).sample(0))
+    assert mask.sum() == 32
+
+
+def test_a_labelme_picture_that_was_drawn_turned_is_told_so(tmp_path):
+    root = labelme_folder(tmp_path, shape("cat", SQUARE))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (HEIGHT, WIDTH)).save(root / "a.jpg", exif=exif)
+    with pytest.raises(SampleError, match=r"says 10 and 20.*EXIF"):
+        read_labelme(root).sample(0)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (["cat"], "shape 0 is 'cat': expected an object"),
+        ({"0": {}}, "expected a list, one object per shape"),
+        ([{**shape("cat", SQUARE), "label": None}], "label=None: expected a text"),
+    ],
+)
+def test_labelme_shapes_that_are_none_cost_only_their_sample(tmp_path, shapes, message):
+    root = labelme_folder(tmp_path, shape("cat", SQUARE))
+    (root / "b.json").write_text(json.dumps({"imagePath": "a.jpg", "shapes": shapes}))
+    source = read_labelme(root, on_error="skip")
+    assert [sample.sample_id for sample in source] == ["a"]
+    assert re.search(rf"b\.json.*{message}", source.skipped[0])
 
 
 def test_labelme_labels_find_their_class_by_synonym(tmp_path):

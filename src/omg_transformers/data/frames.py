@@ -10,9 +10,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from omg_transformers.data.sources import SampleError
+from omg_transformers.processing.pictures import read_picture
 
 if TYPE_CHECKING:
     from omg_transformers.structures import Sample
+
+
+_ORIENTATION = 0x0112
+_QUARTER_TURNS = (5, 6, 7, 8)
 
 
 def frame_size(frame: bytes | Path | np.ndarray[Any, Any], *, name: str) -> tuple[int, int]:
@@ -43,7 +48,7 @@ def decode_frame(
         try:
             if at_least is not None and picture.format == "JPEG":
                 picture.draft("RGB", (at_least[1], at_least[0]))
-            return picture.convert("RGB")
+            return _colours(picture)
         except (OSError, SyntaxError, ValueError) as error:
             raise SampleError(f"{_where(frame, name)} cannot be decoded ({error}): the file is damaged") from error
 
@@ -54,6 +59,25 @@ def decode_frames(sample: Sample, *, at_least: tuple[int, int] | None = None) ->
         decode_frame(frame, name=sample.sample_id, expected_size=sample.annotation.size, at_least=at_least)
         for frame in sample.frames
     ]
+
+
+def _colours(picture: Image.Image) -> Image.Image:
+    """In RGB as `read_picture` shows it: deep shades scaled to 8 bits, transparent pixels on white."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture)
+        return Image.fromarray(read_picture(values if picture.mode == "F" else values.astype(np.uint16)))
+    if picture.has_transparency_data:
+        return Image.fromarray(read_picture(np.asarray(picture.convert("RGBA"))))
+    return picture.convert("RGB")
+
+
+def turn_hint(frame: bytes | Path, expected_size: tuple[Any, Any]) -> str:
+    """The end of an error about sizes: that viewers turn the picture, if its annotation fits it then; else nothing."""
+    with _open(frame, "the picture") as picture:
+        is_turned = picture.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS
+        if not is_turned or (picture.width, picture.height) != tuple(expected_size):
+            return ""
+    return ". Its EXIF data turns the picture, and it was annotated as turned: store it turned and without that tag"
 
 
 def _open(frame: bytes | Path, name: str) -> Image.Image:

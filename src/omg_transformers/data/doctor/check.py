@@ -10,13 +10,14 @@ from tqdm import tqdm
 
 from omg_transformers.data.doctor import classes
 from omg_transformers.data.doctor.files import JsonFacts, read_facts
-from omg_transformers.data.doctor.kinds import kind_of_error, numbers_without_class
+from omg_transformers.data.doctor.kinds import in_words, kind_of_error, numbers_without_class
 from omg_transformers.data.doctor.pictures import PictureIndex
 from omg_transformers.data.doctor.report import CheckReport, ClassCounts, Problem, SplitReport
 from omg_transformers.data.doctor.samples import Fault, check_annotation, count_classes
 from omg_transformers.data.doctor.sizes import check_sizes
 from omg_transformers.data.doctor.tracks import check_tracks
 from omg_transformers.data.readers import detect_layouts, open_layout
+from omg_transformers.metrics.label_png import listed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,9 +68,9 @@ def check_folder(
     for name in names:
         try:
             opened[name] = open_layout(kind, root, name, label_space=label_space, **options)
-        except (ValueError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a reader stumbles over is a fault of the files
             found = kind_of_error(error)
-            report.add(Problem("cannot_open" if found == "unusable_sample" else found, str(error), name))
+            report.add(Problem("cannot_open" if found == "unusable_sample" else found, in_words(error), name))
     report.sources = opened
     check = _Check(report, has_own_classes=label_space is None, others=_open_others(against))
     check.run(opened, limit=limit, show_progress=show_progress)
@@ -186,6 +187,9 @@ class _Check:
         problems: list[Problem] = [*classes.check_classes(found), *check_sizes(found)]
         if not found.label_space.is_class_agnostic and (self._has_own_classes or facts is not None):
             problems += classes.check_ids(found, strangers, facts)
+        # Readers of other layouts take such a picture for an error, or their JSON lists all.
+        if hasattr(source, "pictures_not_listed") and (strange := source.pictures_not_listed()):
+            problems.append(Problem("picture_not_listed", f"{len(strange)}: {listed(strange)}", found.name))
         if source.num_samples != found.num_samples:
             text = f"the first {found.num_samples} of {source.num_samples or 'endlessly many'} samples"
             problems.append(Problem("few_samples_checked", text, found.name))
@@ -217,17 +221,17 @@ def _samples(source: SampleSource, index: int) -> Iterator[tuple[Sample | None, 
         yield source.sample(index), None, ()
     except Exception as error:  # noqa: BLE001 - whatever a reader stumbles over is a fault of the files, not the end
         bad, frames = _bad_frames(source, index)
-        if not bad or (len(bad) == len(frames) > 1 and len({_words(reason) for reason in bad.values()}) == 1):
-            yield None, Fault(kind_of_error(error), _words(error)), ()
+        if not bad or (len(bad) == len(frames) > 1 and len({in_words(reason) for reason in bad.values()}) == 1):
+            yield None, Fault(kind_of_error(error), in_words(error)), ()
             return
         for frame, reason in bad.items():
-            yield None, Fault(kind_of_error(reason), _words(reason), frame), ()
+            yield None, Fault(kind_of_error(reason), in_words(reason), frame), ()
         good = [frame for frame in frames if frame not in bad]
         if good:
             try:
                 yield source.clip(index, good), None, good  # type: ignore[attr-defined]
             except Exception as reason:  # noqa: BLE001 - as above
-                yield None, Fault(kind_of_error(reason), _words(reason)), ()
+                yield None, Fault(kind_of_error(reason), in_words(reason)), ()
 
 
 def _bad_frames(source: SampleSource, index: int) -> tuple[dict[int, Exception], tuple[int, ...]]:
@@ -245,11 +249,6 @@ def _bad_frames(source: SampleSource, index: int) -> tuple[dict[int, Exception],
         except Exception as error:  # noqa: BLE001 - as above
             bad[frame] = error
     return bad, frames
-
-
-def _words(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {text}"
 
 
 def _is_about_ids(fault: Fault) -> bool:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omg_transformers.data.readers import LAYOUTS, detect_layouts, open_layout
-from omg_transformers.data.readers.json_files import mentions
-from omg_transformers.metrics.label_png import describe_folder
+from omg_transformers.data.doctor.kinds import in_words
+from omg_transformers.data.readers import ARCHIVES, LAYOUTS, detect_layouts, open_layout
+from omg_transformers.data.readers.json_files import first_text, mentions
+from omg_transformers.data.readers.mask_folder import folder_pairs
+from omg_transformers.data.readers.pairs import files_by_name
+from omg_transformers.metrics.label_png import describe_folder, listed
+from omg_transformers.processing.pictures import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +44,8 @@ FORMS = (
     (("images", "segmentation", "image_id"), "COCO instances: expected annotations/instances_SPLIT.json beside SPLIT/"),
     (("shapes", "imagePath"), "labelme: expected beside its picture, one level below the root at most"),
 )
+# Numbers in a line of a text file of boxes.
+BOX_WORDS = 5
 # Folders of which the one above is the root.
 PARTS = ("annotations", "images", "labels", "masks", "jpegimages", "imgs", "panomasks", "leftimg8bit", "gtfine")
 
@@ -62,18 +68,24 @@ def describe_near(root: str | Path) -> str:
         if fitting:
             parts.append(f"{other} fits {', '.join(fitting)}: give that folder.")
     if len(parts) == 1:
-        near = [*_near(folder), *_forms(folder)]
-        parts.append(
-            f"Near: {'; '.join(near)}." if near else f"Layouts are {', '.join(layout.name for layout in LAYOUTS)}."
-        )
+        near = [*_near(folder), *_forms(folder), *_boxes(folder), *_strange_masks(folder)]
+        archives = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in ARCHIVES]
+        if near:
+            parts.append(f"Near: {'; '.join(near)}.")
+        elif archives:
+            parts.append(f"Unpack {listed(archives)}, then give the folder.")
+        elif _holds_only_pictures(folder):
+            parts.append("These are pictures or frames, and nothing here annotates them.")
+        else:
+            parts.append(f"Layouts are {', '.join(layout.name for layout in LAYOUTS)}.")
     return " ".join(parts)
 
 
 def _describe_split(kind: str, root: str | Path, split: str) -> dict[str, Any]:
     try:
         source = open_layout(kind, root, split)
-    except (ValueError, OSError) as error:
-        return {"split": split, "error": " ".join(str(error).split())}
+    except Exception as error:  # noqa: BLE001 - whatever a reader stumbles over is said of its split, not the end
+        return {"split": split, "error": in_words(error)}
     space = source.label_space
     return {
         "split": split,
@@ -114,6 +126,36 @@ def _forms(folder: Path) -> Iterator[str]:
         for words, form in FORMS:
             if mentions(path, *(f'"{word}"' for word in words)):
                 if form not in told:
-                    yield f"{path.relative_to(folder)} has the form of {form}"
+                    picture = first_text(path, "file_name")
+                    called = f"; its first picture is called {picture}" if picture and "SPLIT/" in form else ""
+                    yield f"{path.relative_to(folder)} has the form of {form}{called}"
                 told.add(form)
                 break
+
+
+def _boxes(folder: Path) -> Iterator[str]:
+    """The first text file under a folder of labels, if it holds YOLO's boxes."""
+    for path in (*sorted(folder.glob("labels/*/*.txt")), *sorted(folder.glob("*/labels/*.txt")))[:MAX_FOLDERS]:
+        words = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].split()
+        if len(words) == BOX_WORDS:
+            yield (
+                f"{path.relative_to(folder)} holds boxes (class x y width height), "
+                "yolo_seg needs polygons (class x y x y ..)"
+            )
+            return
+
+
+def _strange_masks(folder: Path) -> Iterator[str]:
+    """Why folders of pictures and masks do not belong together."""
+    for pictures, masks in folder_pairs(folder):
+        ours, theirs = files_by_name(pictures), files_by_name(masks)
+        if ours and theirs:
+            first, other = next(iter(ours.values())).name, next(iter(theirs.values())).name
+            blurred = ours.keys() & theirs.keys()
+            why = "the masks are JPEG, which blurs ids" if blurred else f"they share no name: {first}, {other}"
+            yield f"mask_folder ({pictures.name}/ and {masks.name}/ are there, but {why})"
+
+
+def _holds_only_pictures(folder: Path) -> bool:
+    files = [path for place in (folder, *_folders(folder)) for path in place.iterdir() if path.is_file()]
+    return bool(files) and all(path.suffix.lower() in PICTURE_SUFFIXES for path in files)

@@ -16,6 +16,7 @@ from omg_transformers.data.regions import region_area
 from omg_transformers.formats.atomic_file import read_json
 from omg_transformers.metrics.label_png import listed
 from omg_transformers.ops.masks import rle_box
+from omg_transformers.processing.pictures import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     from omg_transformers.data.sources import SampleSource
@@ -154,14 +155,13 @@ def _check_folder(content: Mapping[str, Any], folder: Path | None, facts: JsonFa
     known = {Path(str(row.get("file_name", "")).replace("\\", "/")).name for row in _rows(content, "images")}
     known |= {Path(str(row["coco_url"])).name for row in _rows(content, "images") if row.get("coco_url")}
     places = {(folder / str(row.get("file_name", ""))).parent for row in _rows(content, "images")}
-    pictures = {path.name for place in places if place.is_dir() for path in place.iterdir() if _is_picture(path)}
+    # Masks may lie beside the pictures, as PNGs beside JPEGs.
+    suffixes = {".jpg", ".jpeg"} | ({Path(name).suffix.lower() for name in known} & PICTURE_SUFFIXES)
+    there = [path for place in places if place.is_dir() for path in place.iterdir()]
+    pictures = {path.name for path in there if path.suffix.lower() in suffixes and not path.name.startswith(".")}
     if pictures - known:
         text = f"{len(pictures - known)} in {folder}: {listed(sorted(pictures - known))}"
         facts.faults.append(("", Fault("picture_not_listed", text)))
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in (".jpg", ".jpeg") and not path.name.startswith(".")
 
 
 def _state(facts: JsonFacts, sample: str, row: Mapping[str, Any]) -> None:

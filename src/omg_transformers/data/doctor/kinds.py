@@ -87,6 +87,12 @@ def kind_of_error(error: BaseException) -> str:
     return next((kind for words, kind in _SAYINGS if re.search(words, text, re.IGNORECASE)), "unusable_sample")
 
 
+def in_words(error: Exception) -> str:
+    """What an error says, in one line; its type as well where it is none that readers raise on purpose."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {text}"
+
+
 def numbers_without_class(message: str) -> list[int]:
     """The ids in a reader's error about ids that stand for no class; none when it names none."""
     found = re.search(r"(?:values?|categor(?:y|ies)|class(?:es)?|ids?)\s+((?:-?\d+(?:, | and )?)+)", message)

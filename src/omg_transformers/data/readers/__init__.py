@@ -59,6 +59,8 @@ LAYOUTS: tuple[Layout, ...] = (
     mask_folder.LAYOUT,
 )
 
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+
 
 @dataclass(frozen=True, slots=True)
 class Detection:
@@ -112,6 +114,9 @@ def _layout(kind: str) -> Layout:
 
 def _folder(root: str | Path) -> Path:
     folder = Path(root)
+    if folder.suffix.lower() in ARCHIVES and folder.is_file():
+        raise ValueError(f"{folder} is no folder but an archive: unpack it and give the folder")
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: give the root of the data set")
+        what = "no folder but a file" if folder.is_file() else "no folder"
+        raise ValueError(f"{folder} is {what}: give the root of the data set")
     return folder

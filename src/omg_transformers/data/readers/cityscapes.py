@@ -9,7 +9,7 @@ from omg_transformers.data.file_source import FileSource
 from omg_transformers.data.frames import frame_size
 from omg_transformers.data.readers.class_maps import ValueTable, read_values
 from omg_transformers.data.readers.classes import classes_of_space
-from omg_transformers.data.readers.coco_panoptic import CocoPanopticSource
+from omg_transformers.data.readers.coco_panoptic import CocoPanopticSource, check_annotations
 from omg_transformers.data.readers.json_files import read_object
 from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.readers.pairs import Pair, check_size, files_by_name, pair_files, subfolders
@@ -147,6 +147,7 @@ class CityscapesPanopticSource(CocoPanopticSource):
         if not self.picture_folder.is_dir():
             self.picture_folder = place
         content = read_object(self.json_path, ("annotations",), title="Cityscapes panoptic")
+        check_annotations(content["annotations"], self.json_path)
         FileSource.__init__(self, content["annotations"], label_space, name=str(self.json_path), on_error=on_error)
         self._class_of = dict(class_of)
 

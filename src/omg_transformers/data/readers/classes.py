@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +41,12 @@ def classes_of_json(
 ) -> DatasetClasses:
     """The `categories` of a COCO file; without a label space they make one.
 
-    Equal names are one class. A background that no annotation uses is left out. used: ids that occur; with a label
-    space only these must have a class. Raises ValueError for ids listed twice and entries without id or name.
+    Equal names are one class. A background or a project of Roboflow that no annotation uses is left out. used: ids
+    that occur; with a label space only these must have a class. Raises ValueError for ids listed twice and entries
+    without id or name.
     """
     _check_categories(categories, where)
-    kept = [entry for entry in categories if entry["id"] in used or not is_background(str(entry["name"]))]
+    kept = [entry for entry in categories if entry["id"] in used or not _is_no_class(entry, categories)]
     if label_space is not None:
         return DatasetClasses(label_space, classes_of_categories(kept, label_space, where=str(where), needed=used))
     if not kept:
@@ -86,13 +88,17 @@ def own_classes(drafts: Sequence[LabelClass], *, name: str, void_ids: tuple[int,
 def named_classes(names: Mapping[int, str], *, name: str) -> DatasetClasses:
     """Classes from {id: "name" or "name|synonym"}; thing or stuff as the built-in spaces have it, unknown: thing.
 
-    A name with commas is a list of synonyms ("car, auto"), as ADE20K writes it.
+    A name with commas is a list of synonyms ("car, auto"), as ADE20K writes it, unless another begins with the same
+    word ("cup, red" and "cup, blue").
     """
     from omg_transformers.labels.builtin import known_thing_flag
 
+    beginnings = Counter(clean_name(text.split(",")[0]) for text in set(names.values()))
     drafts = []
     for number, text in names.items():
-        first, *others = [part.strip() for part in text.replace(",", "|").split("|") if part.strip()] or [text]
+        is_list = beginnings[clean_name(text.split(",")[0])] == 1
+        parts = text.replace(",", "|").split("|") if is_list else text.split("|")
+        first, *others = [part.strip() for part in parts if part.strip()] or [text]
         flag = known_thing_flag((first, *others))
         is_thing = not is_background(first) and flag is not False
         label = "background" if is_background(first) else clean_text(first)
@@ -157,18 +163,31 @@ def clean_text(name: str) -> str:
     return " ".join(name.replace("_", " ").split()) or name
 
 
+def _is_no_class(entry: dict[str, Any], categories: Sequence[dict[str, Any]]) -> bool:
+    """Whether it is a background, or the row for the whole project that Roboflow puts above all others."""
+    is_project = entry.get("supercategory") == "none" and any(
+        other.get("supercategory") == entry["name"] for other in categories
+    )
+    return is_project or is_background(str(entry["name"]))
+
+
 def _check_categories(categories: Sequence[dict[str, Any]], where: Path) -> None:
-    seen: set[int] = set()
+    seen: set[float] = set()
     for entry in categories:
         if not isinstance(entry, dict) or "id" not in entry or not str(entry.get("name") or "").strip():
             raise ValueError(f"{where}: the category {entry!r} lacks an id or a name: expected both")
+        if not isinstance(entry["id"], (int, float)) or entry["id"] % 1:
+            raise ValueError(f"{where} has the category id {entry['id']!r}: expected a whole number")
         if entry["id"] in seen:
             raise ValueError(f"{where} lists the category id {entry['id']} twice: an id stands for one category")
         seen.add(entry["id"])
 
 
 def _names_of_lines(path: Path) -> dict[int, str]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}): save it in that encoding") from error
     if not lines:
         raise ValueError(f"{path} is empty: expected one class name per line")
     first = -1 if lines[0] == "__ignore__" else 0
@@ -177,7 +196,7 @@ def _names_of_lines(path: Path) -> dict[int, str]:
 
 def _names_of_json(path: Path) -> dict[int, str]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())
         return names_by_id({int(key): text for key, text in content.items()} if isinstance(content, dict) else content)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} holds no names ({error}): expected a list, or {{id: name}}") from error

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omg_transformers.data.file_source import FileSource
-from omg_transformers.data.frames import frame_size
+from omg_transformers.data.frames import frame_size, turn_hint
 from omg_transformers.data.readers.builtin_classes import known_classes
 from omg_transformers.data.readers.json_files import first_text, mentions, read_object
+from omg_transformers.data.readers.json_rows import check_rows
 from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.readers.outlines import region_of_coco
 from omg_transformers.data.readers.pairs import subfolders
@@ -51,7 +52,7 @@ def read_coco_instances(
     """
     folder = Path(root)
     path = _file_of(folder, split) if json is None else folder / json
-    content = read_object(path, ("images", "annotations", "categories"), title="COCO instances")
+    content = read_coco(path, title="COCO instances")
     if pictures is None:
         names = [str(picture.get("file_name", "")) for picture in content["images"][:3]]
         place = next(_picture_folders(folder, path, split, names), None if names else folder)
@@ -70,6 +71,23 @@ def read_coco_instances(
         used=used,
     )
     return CocoInstancesSource(path, place, content, classes, on_error)
+
+
+def read_coco(path: Path, *, title: str) -> dict[str, Any]:
+    """The content of a COCO file with its ids and sizes as numbers, also where a tool wrote texts.
+
+    Raises FileNotFoundError, or ValueError for a damaged file and for lists of other things.
+    """
+    content = read_object(path, ("images", "annotations", "categories"), title=title)
+    for key, noun, numbers in (
+        ("images", "picture", ("id", "height", "width")),
+        ("annotations", "annotation", ("image_id", "category_id")),
+        ("categories", "category", ("id",)),
+    ):
+        kinds: dict[str, tuple[type, ...]] = {"id": (int, float, str)} if key == "images" else {}
+        for row in check_rows(content[key], kinds, where=path, noun=noun):
+            row.update({number: _plain(row[number]) for number in numbers if number in row})
+    return content
 
 
 def find_splits(root: Path) -> tuple[str, ...]:
@@ -120,6 +138,7 @@ class CocoInstancesSource(FileSource[dict[str, Any]]):
         if None not in stated and size != stated:
             raise SampleError(
                 f"{path} is {size[0]} high and {size[1]} wide, {self.json_path} says {stated[0]} and {stated[1]}"
+                f"{turn_hint(path, stated)}"
             )
         segments = [self._segment(found, size) for found in self._objects.get(record["id"], ())]
         annotation = self.annotation(record, size, [segment for segment in segments if segment is not None])
@@ -158,6 +177,13 @@ class CocoInstancesSource(FileSource[dict[str, Any]]):
         number = found.get("id")
         track = number if isinstance(number, int) else -1
         return Segment(self._class_of[category], (rle,), track, bool(found.get("iscrowd", 0)))
+
+
+def _plain(value: Any) -> Any:
+    """A number that was written as a text, such as "12" but not "012"; of a list or object a text that names it."""
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() and str(int(value)) == value else value
+    return str(value) if isinstance(value, (list, dict)) else value
 
 
 def _files(root: Path) -> dict[str, Path]:

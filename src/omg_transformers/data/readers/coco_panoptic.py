@@ -13,12 +13,15 @@ from omg_transformers.data.file_source import FileSource
 from omg_transformers.data.frames import frame_size
 from omg_transformers.data.label_mapping import classes_of_categories
 from omg_transformers.data.readers.builtin_classes import known_classes
+from omg_transformers.data.readers.json_rows import check_rows
 from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.regions import encode_region, merge_stuff
 from omg_transformers.data.sources import OnError, SampleError
 from omg_transformers.structures import Annotation, Segment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from omg_transformers.labels import LabelSpace
     from omg_transformers.structures import Sample
 
@@ -56,6 +59,10 @@ class CocoPanopticSource(FileSource[dict[str, Any]]):
         self.json_path = root / "annotations" / f"panoptic_{split}.json"
         self.png_folder = root / "annotations" / f"panoptic_{split}"
         content = _read_json(self.json_path)
+        check_annotations(content["annotations"], self.json_path)
+        kinds = {"id": (int, str), "file_name": (str,), "height": (int,), "width": (int,)}
+        check_rows(content["images"], kinds, where=self.json_path, noun="picture")
+        check_rows(content["categories"], {"id": (int,), "name": (str,)}, where=self.json_path, noun="category")
         if label_space is None:
             classes = known_classes(
                 content["categories"],
@@ -63,7 +70,7 @@ class CocoPanopticSource(FileSource[dict[str, Any]]):
                 builtins=("coco_panoptic",),
                 name=root.resolve().name,
                 where=self.json_path,
-                used={row["category_id"] for entry in content["annotations"] for row in entry["segments_info"]},
+                used=_used_categories(content["annotations"]),
             )
             label_space, self._class_of = classes.label_space, classes.class_of
         else:
@@ -73,6 +80,11 @@ class CocoPanopticSource(FileSource[dict[str, Any]]):
 
     def read(self, record: dict[str, Any]) -> Sample:
         """One annotated picture."""
+        where = f"{self.json_path}, {record['file_name']}"
+        try:
+            check_rows(record["segments_info"], {"id": (int,), "category_id": (int,)}, where=where, noun="segment")
+        except ValueError as error:
+            raise SampleError(str(error)) from error
         picture = self._picture_of(record)
         size = (int(picture["height"]), int(picture["width"]))
         path = self.picture_folder / picture["file_name"]
@@ -121,6 +133,17 @@ class CocoPanopticSource(FileSource[dict[str, Any]]):
                 f"{self.png_folder / record['file_name']} holds the segment ids {strangers[:5]}, "
                 f"which {self.json_path.name} does not list for it"
             )
+
+
+def check_annotations(annotations: Any, path: Path) -> None:
+    """Refuse, with ValueError, a list that is none of panoptic annotations; their segments are checked when read."""
+    kinds = {"image_id": (int, str), "file_name": (str,), "segments_info": (list,)}
+    check_rows(annotations, kinds, where=path, noun="annotation")
+
+
+def _used_categories(annotations: Sequence[dict[str, Any]]) -> set[Any]:
+    segments = (row for entry in annotations for row in entry["segments_info"] if isinstance(row, dict))
+    return {number for row in segments if isinstance(number := row.get("category_id"), int)}
 
 
 def read_id_png(path: Path, size: tuple[int, int]) -> np.ndarray[Any, Any]:

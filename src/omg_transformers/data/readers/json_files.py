@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import mmap
+import re
 from typing import TYPE_CHECKING, Any
 
 from omg_transformers.data.sources import SampleError
@@ -11,6 +13,8 @@ from omg_transformers.formats.atomic_file import read_json
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+_TEXT = re.compile(rb'\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 def read_object(path: Path, keys: Iterable[str], *, title: str) -> dict[str, Any]:
@@ -45,11 +49,11 @@ def mentions(path: Path, *words: str) -> bool:
 
 
 def first_text(path: Path, key: str) -> str | None:
-    """The first text that stands after `key` in the file, as it is written there; None without one."""
+    """The text of the first `key` in the file; None without one."""
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         place = content.find(f'"{key}"'.encode())
-        if place < 0:
-            return None
-        _, _, rest = content[place : place + 4096].partition(b":")
-        _, _, text = rest.partition(b'"')
-        return text.partition(b'"')[0].decode("utf-8", "replace").replace("\\/", "/")
+        found = None if place < 0 else _TEXT.match(content[place + len(key) + 2 : place + 4096])
+    try:
+        return None if found is None else str(json.loads(found[1]))
+    except ValueError:
+        return None

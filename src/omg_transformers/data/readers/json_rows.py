@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_WORDS = {int: "a whole number", str: "a text", list: "a list"}
+_WORDS = {int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
 
 def check_rows(rows: Any, kinds: Mapping[str, tuple[type, ...]], *, where: object, noun: str) -> list[dict[str, Any]]:
-    """`rows` if it is a list of objects that have these keys with values of these kinds: int, str or list.
+    """`rows` if it is a list of objects that have these keys with values of these kinds: int, float, str or list.
 
     noun: what a row is, `where`: the file and perhaps the place in it, for the message. Raises ValueError.
     """
@@ -19,7 +19,7 @@ def check_rows(rows: Any, kinds: Mapping[str, tuple[type, ...]], *, where: objec
         raise ValueError(f"{where}: expected a list, one object per {noun}, found {_shown(rows)}")
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise ValueError(f"{where}: {noun} {number} is {_shown(row)}: expected an object with {', '.join(kinds)}")
+            raise ValueError(f"{where}: {noun} {number} is {_shown(row)}: expected an object{_with(kinds)}")
         for key, allowed in kinds.items():
             value = row.get(key)
             # To Python true is a number.
@@ -29,6 +29,10 @@ def check_rows(rows: Any, kinds: Mapping[str, tuple[type, ...]], *, where: objec
                 name = f"{noun} {row['id']}" if key != "id" and "id" in row else f"{noun} number {number}"
                 raise ValueError(f"{where}: {name} {found}: expected {wanted}")
     return rows
+
+
+def _with(kinds: Mapping[str, tuple[type, ...]]) -> str:
+    return f" with {', '.join(kinds)}" if kinds else ""
 
 
 def _shown(value: Any) -> str:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omg_transformers.data.readers.classes import classes_of_json
-from omg_transformers.data.readers.coco_instances import MORE, CocoInstancesSource
-from omg_transformers.data.readers.json_files import read_object
+from omg_transformers.data.readers.coco_instances import MORE, CocoInstancesSource, read_coco
 from omg_transformers.data.readers.layout import Layout
 from omg_transformers.data.regions import decode_region, encode_region, merge_stuff
 from omg_transformers.ops.masks import rle_box
@@ -33,7 +32,7 @@ def read_lvis(
     path = next((path for path in _files(folder) if _split_of(path) == split), None)
     if path is None:
         raise ValueError(f"{folder} has no split {split!r}: expected annotations/lvis_{split}.json")
-    content = read_object(path, ("images", "annotations", "categories"), title="LVIS")
+    content = read_coco(path, title="LVIS")
     used = {annotation.get("category_id") for annotation in content["annotations"]}
     used |= {number for picture in content["images"] for number in picture.get(MORE, ())}
     classes = classes_of_json(content["categories"], label_space, name="lvis", where=path, used=used)
@@ -55,7 +54,7 @@ class LvisSource(CocoInstancesSource):
 
     def annotation(self, record: dict[str, Any], size: tuple[int, int], segments: list[Segment]) -> Annotation:
         """The objects, and a crowd for each class of which there are more."""
-        incomplete = {self._class_of[number] for number in record.get(MORE, ())}
+        incomplete = {self._class_of[number] for number in record.get(MORE, ()) if number in self._class_of}
         is_thing = tuple(self.label_space.is_thing)
         rest = _outside_boxes(segments, size) if incomplete else None
         crowds = [Segment(label, (rest,), is_crowd=True) for label in sorted(incomplete) if rest is not None]

@@ -83,7 +83,7 @@ def find_splits(root: Path) -> tuple[str, ...]:
 
 
 def _places(root: Path) -> Iterator[tuple[str, tuple[Path, Path]]]:
-    for pictures, masks in _folder_pairs(root):
+    for pictures, masks in folder_pairs(root):
         if _share_a_name(pictures, masks):
             yield "all", (pictures, masks)
         for folder in subfolders(pictures):
@@ -91,12 +91,12 @@ def _places(root: Path) -> Iterator[tuple[str, tuple[Path, Path]]]:
                 yield folder.name, (folder, masks / folder.name)
     for folder in subfolders(root):
         beside = [(folder, folder.with_name(folder.name + ending)) for ending in _MASK_ENDINGS]
-        for places in (*_folder_pairs(folder), *beside):
+        for places in (*folder_pairs(folder), *beside):
             if _share_a_name(*places):
                 yield folder.name, places
 
 
-def _folder_pairs(root: Path) -> list[tuple[Path, Path]]:
+def folder_pairs(root: Path) -> list[tuple[Path, Path]]:
     """Folders of pictures and of masks by their names, in one folder."""
     known = {folder.name.lower(): folder for folder in subfolders(root)}
     return [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omg_transformers.data.frames import frame_size
+from omg_transformers.data.frames import frame_size, turn_hint
 from omg_transformers.data.sources import SampleError
 from omg_transformers.processing.pictures import PICTURE_SUFFIXES
 
@@ -70,7 +70,7 @@ def check_size(pair: Pair, size: tuple[int, int]) -> None:
     if found != size:
         raise SampleError(
             f"{pair.annotation} is {size[0]} high and {size[1]} wide, its picture {pair.picture} {found[0]} and "
-            f"{found[1]}: they do not belong together"
+            f"{found[1]}: they do not belong together{turn_hint(pair.picture, size)}"
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 # class x y: fewer than three points follow.
 _LEAST_NUMBERS = 7
 _BOX_NUMBERS = 5
+_LOOKED_AT = 16
+_ALL = "all"
 
 
 def read_yolo_seg(
@@ -52,9 +56,10 @@ def read_yolo_seg(
         raise ValueError(f"{folder} names no classes: put `names: [...]` into data.yaml, or pass names=[...]")
     classes = in_label_space(named_classes(known, name=folder.resolve().name or "yolo"), label_space, where=folder)
     pictures, labels = places
+    is_deep = split != _ALL
     pairs = pair_files(
-        files_by_name(pictures),
-        {name: path for name, path in files_by_name(labels, ".txt").items() if name != "classes"},
+        files_by_name(pictures, is_deep=is_deep),
+        {name: path for name, path in files_by_name(labels, ".txt", is_deep=is_deep).items() if name != "classes"},
         expected_picture=lambda name: pictures / f"{name}.jpg",
         expected_annotation=lambda name: labels / f"{name}.txt",
     )
@@ -62,8 +67,9 @@ def read_yolo_seg(
 
 
 def find_splits(root: Path) -> tuple[str, ...]:
-    """Splits with a folder of pictures and one of text files whose first line is a polygon."""
-    return tuple(split for split, (_, labels) in _places(root).items() if _has_polygons(labels))
+    """Splits with a folder of pictures and one of text files; some hold polygons, others may be empty."""
+    found = {split: _has_polygons(labels) for split, (_, labels) in _places(root).items()}
+    return tuple(split for split, has in found.items() if has is not False) if any(found.values()) else ()
 
 
 class YoloSegSource(FileSource[Pair]):
@@ -79,7 +85,7 @@ class YoloSegSource(FileSource[Pair]):
         """One picture with its objects."""
         size = frame_size(record.picture, name=record.name)
         path = record.annotation
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
         segments = []
         for number, line in enumerate(lines, 1):
             if line.strip():
@@ -110,12 +116,19 @@ class YoloSegSource(FileSource[Pair]):
 
 
 def _places(root: Path) -> dict[str, tuple[Path, Path]]:
-    """The pictures and labels of each split."""
+    """The pictures and labels of each split, in the folder or in the one that its YAML names."""
+    found = _places_in(root)
+    for path in () if found else _yaml_files(root):
+        found = found or {split: places for base in _base_of(path) for split, places in _places_in(base).items()}
+    return found
+
+
+def _places_in(root: Path) -> dict[str, tuple[Path, Path]]:
     found = {}
     if has_files(root / "labels", ".txt") and has_files(root / "images"):
-        found["all"] = (root / "images", root / "labels")
+        found[_ALL] = (root / "images", root / "labels")
     for folder in subfolders(root / "labels"):
-        if has_files(folder, ".txt") and (root / "images" / folder.name).is_dir():
+        if any(folder.rglob("*.txt")) and (root / "images" / folder.name).is_dir():
             found[folder.name] = (root / "images" / folder.name, folder)
     for folder in subfolders(root):
         if has_files(folder / "labels", ".txt") and (folder / "images").is_dir():
@@ -123,12 +136,17 @@ def _places(root: Path) -> dict[str, tuple[Path, Path]]:
     return found
 
 
-def _has_polygons(labels: Path) -> bool:
-    for path in sorted(labels.glob("*.txt")):
-        first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].split()
-        if first and path.name != "classes.txt":
-            return len(first) >= _LEAST_NUMBERS and all(_is_number(text) for text in first)
-    return False
+def _has_polygons(labels: Path) -> bool | None:
+    """Whether a line of the first files is a polygon; None where all files are empty."""
+    paths = (path for path in sorted(labels.rglob("*.txt")) if path.name != "classes.txt")
+    texts = (path.read_text(encoding="utf-8-sig", errors="replace").split("\n") for path in paths)
+    filled = (lines for lines in texts if any(line.strip() for line in lines))
+    looked_at = list(itertools.islice(filled, _LOOKED_AT))
+    return any(_is_polygon(line.split()) for lines in looked_at for line in lines) if looked_at else None
+
+
+def _is_polygon(words: list[str]) -> bool:
+    return len(words) >= _LEAST_NUMBERS and all(_is_number(text) for text in words)
 
 
 def _is_number(text: str) -> bool:
@@ -140,21 +158,43 @@ def _is_number(text: str) -> bool:
 
 
 def _names(root: Path) -> dict[int, str] | None:
-    for path in (root / "data.yaml", root / "dataset.yaml", *sorted(root.glob("*.y*ml"))):
-        if path.is_file():
-            names = _names_of_yaml(path)
-            if names is not None:
-                return names
+    above = (path for path in _yaml_files(root.resolve().parent) if root.resolve() in _base_of(path))
+    for path in (*_yaml_files(root), *above):
+        names = _names_of_yaml(path)
+        if names is not None:
+            return names
     return read_names(root) or read_names(root / "labels")
+
+
+def _yaml_files(root: Path) -> list[Path]:
+    paths = (root / "data.yaml", root / "dataset.yaml", *sorted(root.glob("*.y*ml")))
+    return [path for path in dict.fromkeys(paths) if path.is_file()]
+
+
+def _base_of(path: Path) -> list[Path]:
+    """The folder that the `path` of a YAML names, if it is there."""
+    with contextlib.suppress(ValueError, OSError):
+        base = _read_yaml(path).get("path")
+        if isinstance(base, str) and (path.parent / base).is_dir():
+            return [(path.parent / base).resolve()]
+    return []
 
 
 def _names_of_yaml(path: Path) -> dict[int, str] | None:
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names = content.get("names") if isinstance(content, dict) else None
+        names = _read_yaml(path).get("names")
         return None if names is None else names_by_id(names)
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} gives no names ({' '.join(str(error).split())}): expected names: [..]") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """The object in a YAML file, its values as texts: a class may be called "no" or 7. Raises ValueError."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    return content if isinstance(content, dict) else {}
 
 
 LAYOUT = Layout("yolo_seg", "YOLO segmentation", find_splits, read_yolo_seg)
