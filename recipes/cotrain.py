@@ -3,6 +3,7 @@
 1 CPU process     accelerate launch --cpu recipes/cotrain.py --config recipes/configs/tiny.yaml
 1 GPU             accelerate launch --num_processes 1 recipes/cotrain.py --config recipes/configs/default.yaml
 N GPUs            accelerate launch --multi_gpu --num_processes N recipes/cotrain.py --config ...
+N GPUs, sharded   accelerate launch --config_file recipes/launchers/fsdp2.yaml recipes/cotrain.py --config ...
 N CPU processes   ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N recipes/cotrain.py ...
 
 Words after the options change settings: `optimizer.learning_rate=1e-4 sources.0.root=/data/coco`.
@@ -31,7 +32,7 @@ from omg_transformers.model import OMGSegModel
 from omg_transformers.plugins import load_head
 from omg_transformers.processing import OMGSegProcessor
 from omg_transformers.settings import settings_to_dict
-from omg_transformers.training import checkpoints, launch, results
+from omg_transformers.training import checkpoints, launch, results, sharding
 from omg_transformers.training.command_line import ending_clearly, parse_recipe, refusing_mistakes
 from omg_transformers.training.curves import write_curves
 from omg_transformers.training.journal import Clock, Journal, describe_environment, sum_losses, task_losses
@@ -127,13 +128,14 @@ def main() -> None:
         run = prepare(settings, is_resumed)
     with ending_clearly(run, save, SampleError, WorkerLostError):
         train(run)
-        if run.step < settings.max_steps:
-            run.accelerator.print(f"stopped at step {run.step} and saved: the same command with --resume goes on")
-        elif run.accelerator.is_main_process:
-            write_curves(settings.output)
-            with checkpoints.written_whole(settings.output / "model") as folder:
-                export(run, folder)
-            print(f"the trained model is in {settings.output / 'model'}")
+        with sharding.whole_weights(run.model, run.answers):
+            if run.step < settings.max_steps:
+                run.accelerator.print(f"stopped at step {run.step} and saved: the same command with --resume goes on")
+            elif run.accelerator.is_main_process:
+                write_curves(settings.output)
+                with checkpoints.written_whole(settings.output / "model") as folder:
+                    export(run, folder)
+                print(f"the trained model is in {settings.output / 'model'}")
     run.accelerator.end_training()
 
 
@@ -177,7 +179,7 @@ def prepare(settings: Settings, is_resumed: bool) -> Run:
         frozen=settings.frozen,
     )
     model = start.model.to(memory_format=torch.channels_last) if settings.channels_last else start.model
-    average = None if settings.ema_decay is None else weight_average(model, settings.ema_decay)
+    average = None if settings.ema_decay is None else weight_average(model, settings.ema_decay).to(accelerator.device)
     optimizer = build_optimizer(model, settings.optimizer)
     vocabulary = choose_vocabulary(table, spaces, model.config.text_dim, is_extended=settings.unknown_names == "new")
     progress = checkpoints.Progress(0, {})
@@ -187,9 +189,7 @@ def prepare(settings: Settings, is_resumed: bool) -> Run:
     launch.check_output(settings.output, model, keep=settings.keep, with_average=average is not None)
 
     tasks = {part.name: (part.task, *(t for t in settings.alongside if t in part.source.tasks)) for part in parts}
-    answers, optimizer = accelerator.prepare(Answers(model), optimizer)
-    if average is not None:
-        average.to(accelerator.device)
+    model, answers, optimizer = sharding.share_out(accelerator, Answers(model), optimizer)
     teacher = Teacher(
         accelerator,
         answers,
@@ -204,7 +204,7 @@ def prepare(settings: Settings, is_resumed: bool) -> Run:
     )
     processor = results.make_processor(model, vocabulary, settings.transform.size, settings.mean, settings.std)
     record = {"settings": settings_to_dict(settings), "start": (*merged, *start.report)}
-    record["environment"] = describe_environment(Path(__file__).parent)
+    record["environment"] = describe_environment(Path(__file__).parent) | launch.describe_processes(accelerator)
     journal = Journal(settings.output, record, from_step=progress.step, is_silent=not accelerator.is_main_process)
     accelerator.print("\n".join((*merged, *start.report, *journal.changes)))
     loop = (model, average, answers, optimizer, teacher, processor, journal, progress.step, progress.state.get("best"))
@@ -228,13 +228,11 @@ def train(run: Run) -> None:
                 lessons, losses = run.teacher.prepare(parts, run.step), []
                 for lesson in lessons:
                     losses.append(run.teacher.losses(lesson))
-                    # Averaged over processes part by part: a parameter may have a gradient in one of them only.
-                    accelerator.backward(losses[-1]["loss"])
-            norm = accelerator.clip_grad_norm_(run.answers.parameters(), limit)
+                    sharding.backward(accelerator, run.answers, losses[-1]["loss"], is_last=lesson is lessons[-1])
+            norm = sharding.clip_gradients(accelerator, run.answers, limit)
             if guard.is_good(norm, run.step + 1, lessons):
                 run.optimizer.step()
-                if run.average is not None:
-                    run.average.update_parameters(run.model)
+                sharding.update_average(run.average, run.model, run.answers)
             run.optimizer.zero_grad()
 
             run.step += 1
@@ -248,7 +246,8 @@ def train(run: Run) -> None:
             is_done = run.step == settings.max_steps
             is_last = stop.is_set(accelerator.device) or is_done
             if settings.evaluate_every and (is_done or run.step % settings.evaluate_every == 0):
-                evaluate_all(run)
+                with sharding.whole_weights(run.model, run.answers):
+                    evaluate_all(run)
             if is_last or run.step % settings.save_every == 0:
                 save(run)
             elif run.step % settings.log_every == 0:
@@ -259,16 +258,15 @@ def train(run: Run) -> None:
 
 def save(run: Run) -> None:
     """A checkpoint of the whole run, and all lines up to it, by the main process."""
-    if run.accelerator.is_main_process:
-        run.journal.flush()
-        checkpoints.save_checkpoint(
-            run.settings.output / "checkpoints",
-            checkpoints.Progress(run.step, {"stream": run.stream.state_dict(run.step), "best": run.best}),
-            model=run.model,
-            optimizer=run.optimizer.optimizer,
-            average=run.average,
-            keep=run.settings.keep,
-        )
+    moments = sharding.whole_moments(run.optimizer.optimizer, is_kept=run.accelerator.is_main_process)
+    with sharding.whole_weights(run.model, run.answers):
+        if run.accelerator.is_main_process:
+            run.journal.flush()
+            state = {"stream": run.stream.state_dict(run.step), "best": run.best}
+            folder, progress = run.settings.output / "checkpoints", checkpoints.Progress(run.step, state)
+            checkpoints.save_checkpoint(
+                folder, progress, model=run.model, optimizer=moments, average=run.average, keep=run.settings.keep
+            )
 
 
 def evaluate_all(run: Run) -> None:

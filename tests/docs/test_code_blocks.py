@@ -32,7 +32,7 @@ NUM_BLOCKS = {
     "docs/metrics.md": {"bash": 1, "python": 1},
     "docs/prompts.md": {"python": 2},
     "docs/video.md": {"python": 4},
-    "docs/training.md": {"bash": 5, "python": 1, "yaml": 1},
+    "docs/training.md": {"bash": 6, "python": 1, "yaml": 1},
 }
 DISPLAYED_ONLY = {"text", "toml", "mermaid"}
 PICTURES = ("cat.jpg", "street.jpg", "pictures/one.jpg", "pictures/two.png")
@@ -110,7 +110,7 @@ def recipe_settings(monkeypatch):
     """Reads a recipe's settings as its command line would, without running it."""
 
     def read(arguments):
-        position = next(index for index, word in enumerate(arguments) if word.startswith("recipes/"))
+        position = next(index for index, word in enumerate(arguments) if re.fullmatch(r"recipes/\w+\.py", word))
         script, *words = arguments[position:]
         spec = importlib.util.spec_from_file_location(f"docs_{Path(script).stem}", ROOT / script)
         recipe = importlib.util.module_from_spec(spec)

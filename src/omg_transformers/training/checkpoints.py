@@ -44,21 +44,23 @@ def save_checkpoint(
     progress: Progress,
     *,
     model: SavesPretrained,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | Mapping[str, Any],
     average: nn.Module | None = None,
     keep: int = 2,
 ) -> Path:
     """Write `folder/step_XXXXXXXX`, then remove all but the newest `keep`. Call it in one process only.
 
-    average: the running average of the model's weights. The folder appears under its name when it is complete; a run
-    that dies while writing leaves only a hidden one. Raises OSError when it cannot be written: older ones stay.
+    optimizer: or its state. average: the running average of the model's weights. The folder appears under its name
+    when it is complete; a run that dies while writing leaves only a hidden one. Raises OSError when it cannot be
+    written: older ones stay.
     """
     if keep < 1:
         raise ValueError(f"keep is {keep}: at least 1 checkpoint has to be kept")
     target = folder / f"step_{progress.step:08d}"
     with written_whole(target) as part:
         model.save_pretrained(str(part))
-        _save_pickle(optimizer.state_dict(), part / _OPTIMIZER)
+        moments = optimizer.state_dict() if isinstance(optimizer, torch.optim.Optimizer) else dict(optimizer)
+        _save_pickle(moments, part / _OPTIMIZER)
         if average is not None:
             save_file(_shared_once(average.state_dict()), part / _AVERAGE)
         content = {"format": _FORMAT, "step": progress.step, "state": progress.state}

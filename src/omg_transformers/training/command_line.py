@@ -12,6 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from omg_transformers.settings import load_settings
 from omg_transformers.training.launch import OutOfMemoryError, is_lost_process
+from omg_transformers.training.sharding import saves_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,16 +59,20 @@ def ending_clearly(run: RunT, save: Callable[[RunT], None], *of_data: type[Excep
     """Ends the program with one message when training cannot go on.
 
     of_data: errors of the samples. After these, and when memory runs out, the weights are those after `run.step`, and
-    `save` keeps what was done until then.
+    `save` keeps what was done until then, unless that would need other processes, which may be anywhere.
     """
     harmless: tuple[type[Exception], ...] = (OutOfMemoryError, *of_data)
+    is_alone = run.accelerator is None or not saves_together(run.accelerator)
     try:
         yield
     except harmless as error:
-        save(run)
-        raise SystemExit(f"the run ended after step {run.step}, which was saved: {error}") from error
+        if is_alone:
+            save(run)
+        kept = "which was saved" if is_alone else "--resume goes on from the newest checkpoint"
+        raise SystemExit(f"the run ended after step {run.step}, {kept}: {error}") from error
     except (ValueError, TypeError, LookupError):  # a surprise, of an evaluation for one
-        save(run)
+        if is_alone:
+            save(run)
         raise
     except (OSError, FloatingPointError) as error:
         raise SystemExit(f"the run ended after step {run.step}: {error}") from error

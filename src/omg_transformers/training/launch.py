@@ -11,13 +11,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import distributed
 
 from omg_transformers.plugins import load_head
 from omg_transformers.plugins.contract import AsksPrompts
 from omg_transformers.training.checkpoints import newest_checkpoint
 from omg_transformers.training.journal import RECORD
+from omg_transformers.training.sharding import settle_sharding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,12 +49,13 @@ def start_accelerator(
             InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
         ],
     )
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        raise ValueError(
-            f"distributed_type is {accelerator.distributed_type.value}, which shares weights out, and checkpoints here "
-            "hold them whole: use recipes/launchers/ddp.yaml; a frozen backbone and accumulate save memory"
-        )
+    settle_sharding(accelerator)
     return accelerator
+
+
+def describe_processes(accelerator: Accelerator) -> dict[str, Any]:
+    """How many processes train together, and how accelerate calls what they share."""
+    return {"processes": accelerator.num_processes, "distributed_type": accelerator.distributed_type.value}
 
 
 def check_processes(world_size: int, batch_size: int, accumulate: int = 1) -> int:
