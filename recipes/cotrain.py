@@ -276,10 +276,10 @@ def evaluate_all(run: Run) -> None:
     for entry, source in zip(run.settings.evaluation, run.held_out, strict=True):
         title, limit, head = entry.source.title, entry.num_samples, load_head(entry.task)
         found = evaluate(segmenter, head, source, limit=limit, prompts=entry.prompts).figures
-        figures = {f"{entry.task}/{name}": round(value, 5) for name, value in found.items()}
+        figures = {f"{entry.task}/{name}": round(float(value), 5) for name, value in found.items()}
         run.journal.add_evaluation(run.step, {"held_out": title, **figures})
         track(run.accelerator, run.step, {f"{name}@{title}": value for name, value in figures.items()})
-        run.accelerator.print(f"step {run.step}, {title}: {figures}")
+        run.accelerator.print(f"step {run.step}, {title}: {results.first_figures(figures)}")
         lines.append(figures)
     figure = results.chosen_figure(lines, run.settings.best)
     if lines and (run.best is None or figure > run.best):

@@ -44,7 +44,7 @@ from omg_transformers.training.optimizer import (
     weight_average,
 )
 from omg_transformers.training.pretrained import load_trunk, random_vocabulary
-from omg_transformers.training.results import chosen_figure
+from omg_transformers.training.results import chosen_figure, first_figures
 from omg_transformers.training.start import choose_vocabulary, unknown_names
 from omg_transformers.training.trackers import choose_tracker
 
@@ -479,3 +479,9 @@ def test_imagenet_weights_fill_the_trunk(name):
     load_trunk(trunk, weights)
     assert torch.equal(trunk.state_dict()["conv_stem.weight"], weights["conv_stem.weight"])
     assert torch.equal(trunk.state_dict()["blocks.6.0.bn3.bias"], weights["blocks.6.0.bn3.bias"])
+
+
+def test_a_line_about_a_measurement_holds_its_main_figures():
+    figures = {f"panoptic/{name}": 0.1234567 for name in ("pq", "sq", "rq", "pq_things", "pq_stuff")}
+    assert first_figures({"semantic/miou": 0.5}) == "semantic/miou 0.5000"
+    assert first_figures(figures, 2) == "panoptic/pq 0.1235, panoptic/sq 0.1235 and 3 more"

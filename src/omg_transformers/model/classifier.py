@@ -56,7 +56,7 @@ class BackboneNames(nn.Module):
     """
 
     # On 100 pictures a classifier without it learns them by heart (docs/LOG.md).
-    DROPOUT = 0.7
+    DROPOUT = 0.5
 
     def __init__(self, channels: int, config: OMGSegConfig) -> None:
         super().__init__()

@@ -33,6 +33,12 @@ def export_model(folder: Path, model: OMGSegModel, processor: OMGSegProcessor, *
     return folder
 
 
+def first_figures(figures: Mapping[str, float], count: int = 4) -> str:
+    """A line about a measurement: its main figures, which come first; the others are in the run's files."""
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in list(figures.items())[:count])
+    return shown + (f" and {len(figures) - count} more" if len(figures) > count else "")
+
+
 def chosen_figure(figures: Sequence[Mapping[str, float]], name: str) -> float:
     """The figure that tells which weights are best. figures: per entry of `evaluation`, "task/figure" -> value.
 
