@@ -61,6 +61,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--kind", help="layout of the data; default: what is detected")
     parser.add_argument("--split", help="split to train on; default: the one called train..., or the only one")
     parser.add_argument("--validate", help="split to measure on; default: the one called val..., if any")
+    options = "of the reader, as YAML: '{names: [cell, nucleus]}'; `docs/data.md` lists them"
+    parser.add_argument("--options", type=reader_options, default={}, metavar="YAML", help=options)
     parser.add_argument("--tasks", default="", help="comma-separated; default: what the data can teach")
     parser.add_argument("--unknown-names", choices=("error", "void", "new"), default="error")
     parser.add_argument("--frozen", nargs="+", default=[], metavar="PREFIX", help="parts that do not train: backbone.")
@@ -71,6 +73,17 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
+def reader_options(text: str) -> dict[str, Any]:
+    """The mapping that a text of YAML stands for."""
+    try:
+        options = yaml.safe_load(text)
+    except yaml.YAMLError:
+        options = None
+    if not isinstance(options, dict):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a YAML mapping, such as '{{names: [cell, nucleus]}}'")
+    return options
+
+
 def prepare(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """Settings for cotrain.py, and what a person should know about them."""
     start_from = arguments.start_from
@@ -79,7 +92,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         raise ValueError(f"--start-from is {start_from}: expected a folder with config.json and vocabulary.safetensors")
     kind, splits = detect(arguments.data, arguments.kind)
     split = named_split(splits, arguments.split, ("train",), is_needed=True)
-    source = open_layout(kind, arguments.data, split)
+    source = open_layout(kind, arguments.data, split, **arguments.options)
     lines = [
         f"{arguments.data} is {kind}, split {split}: {source.num_samples} samples, {len(source.label_space)} classes"
     ]
@@ -96,7 +109,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         start_from=start_from,
         frozen=arguments.frozen,
     )
-    data = {"kind": kind, "name": "data", "root": str(arguments.data)}
+    data = {"kind": kind, "name": "data", "root": str(arguments.data), "options": arguments.options}
     is_video = load_head(next(iter(plan.mix))).spec.is_video
     settings = {
         "output": str(arguments.output),
@@ -145,7 +158,8 @@ def evaluation(
     held_out = named_split(splits, wanted, ("val", "test"), is_needed=False)
     if held_out is None or held_out == split:
         return []
-    count = open_layout(data["kind"], data["root"], held_out, label_space=source.label_space).num_samples
+    held = open_layout(data["kind"], data["root"], held_out, label_space=source.label_space, **data["options"])
+    count = held.num_samples
     limit = 50 if count is None else min(50, count)
     return [
         {"task": task, "num_samples": limit, "source": {**data, "name": held_out, "split": held_out}} for task in mix

@@ -55,6 +55,21 @@ def finetune(*words):
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
+def test_options_reach_the_reader(data, start, tmp_path):
+    (data / "classes.txt").unlink()
+    words = ("--start-from", start, "--output", tmp_path / "run", "--unknown-names", "new", "--dry-run")
+    done = finetune(data, *words, "--options", "{names: [meadow, gadget]}")
+    assert done.returncode == 0, done.stderr
+    assert "gadget" in done.stdout
+    assert "train: 3 samples, 2 classes" in done.stdout
+
+
+def test_options_that_are_no_mapping_are_refused(data, start, tmp_path):
+    done = finetune(data, "--start-from", start, "--output", tmp_path / "run", "--options", "names")
+    assert done.returncode == 2
+    assert "argument --options: 'names': expected a YAML mapping" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_folder_of_ones_own_is_learned(data, start, tmp_path):
     output = tmp_path / "run"
