@@ -54,6 +54,7 @@ def average(folders: list[Path], out: Path) -> None:
     with written_whole(out) as part:
         shutil.copytree(folders[-1], part, dirs_exist_ok=True)
         save_file(mean, part / WEIGHTS, metadata={"format": "pt"})
+        shutil.copymode(part / "config.json", part / WEIGHTS)  # safetensors lets only the owner read what it writes
 
 
 def _read(folder: Path) -> dict[str, torch.Tensor]:

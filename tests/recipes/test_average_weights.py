@@ -38,6 +38,12 @@ def test_the_mean_loads_as_a_model(average, folders, tmp_path):
     torch.testing.assert_close(mean[name], (first[name] + second[name]) / 2)
 
 
+def test_the_mean_is_for_whoever_may_read_its_configuration(average, folders, tmp_path):
+    average([folders / "first", folders / "second"], tmp_path / "mean")
+    modes = [(tmp_path / "mean" / name).stat().st_mode for name in ("config.json", "model.safetensors")]
+    assert modes[0] == modes[1]
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
