@@ -16,8 +16,8 @@ IMPORT_NAMES = {"open_clip_torch": "open_clip", "pillow": "PIL", "pyyaml": "yaml
 BROUGHT_BY_THE_CALLER = {"pytest"}
 # The image processor resizes with it, through transformers' `TorchvisionBackend`.
 THROUGH_TRANSFORMERS = {"torchvision"}
-# Imported by the scripts that this package itself loads and runs.
-BROUGHT_BY_AN_EXTRA = {"evaluate"}
+# Imported by the scripts that this package itself loads and runs, or for one launcher alone.
+BROUGHT_BY_AN_EXTRA = {"evaluate", "deepspeed"}
 
 
 def distribution(requirement):
