@@ -17,16 +17,19 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
+from cotrain import Settings  # the script beside this one
 
 from omg_transformers import default_checkpoint
 from omg_transformers.data import SampleSource, detect_layouts, open_layout
 from omg_transformers.formats.atomic_file import write_bytes
 from omg_transformers.model import OMGSegConfig
 from omg_transformers.plugins import load_head
+from omg_transformers.settings import load_settings
 from omg_transformers.training.adaptation import describe_names, named_split, picture_settings, plan_tasks
 from omg_transformers.training.command_line import refusing_mistakes
 from omg_transformers.training.start import find_vocabulary, start_model, unknown_names
@@ -39,6 +42,7 @@ def main() -> None:
     arguments = parse_arguments()
     with refusing_mistakes():
         settings, lines = prepare(arguments)
+        check(settings, arguments.changes)
         if os.environ.get("RANK", "0") == "0":
             print("\n".join(lines), flush=True)
     if arguments.dry_run:
@@ -133,6 +137,14 @@ def prepare(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     if not settings["evaluation"]:
         lines.append("nothing is held out: there is no split to measure on; see --validate")
     return settings, [*lines, *start.report]
+
+
+def check(settings: dict[str, Any], changes: list[str]) -> None:
+    """Refuse what cotrain.py would refuse: before anything is written, and in a dry run, too."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "finetune.yaml"
+        file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        load_settings(Settings, file, changes)
 
 
 def detect(folder: Path, kind: str | None) -> tuple[str, tuple[str, ...]]:

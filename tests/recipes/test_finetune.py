@@ -70,6 +70,13 @@ def test_options_that_are_no_mapping_are_refused(data, start, tmp_path):
     assert "argument --options: 'names': expected a YAML mapping" in done.stderr
 
 
+def test_a_dry_run_refuses_wrong_settings(data, start, tmp_path):
+    words = ("--start-from", start, "--output", tmp_path / "run", "--unknown-names", "new", "--dry-run")
+    done = finetune(data, *words, "batchsize=4", "optimizer.lr=1")
+    assert done.returncode == 1
+    assert "batch_size" in done.stderr and "optimizer.lr" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_folder_of_ones_own_is_learned(data, start, tmp_path):
     output = tmp_path / "run"
