@@ -74,6 +74,23 @@ def test_detect_prints_json(folder, capsys):
     ]
 
 
+def test_detect_of_a_folder_of_several_sets_names_each(tmp_path, capsys):
+    write_source(drawn_source(0, 2, 3), "davis", tmp_path / "clips", "train")
+    write_source(drawn_source(0, 2), "coco_instances", tmp_path / "drawn", "train")
+    (tmp_path / "video").mkdir()
+    (tmp_path / "video" / "1_manual.json").write_text('{"masklet": [], "video_id": "1"}')
+    assert run("detect", tmp_path) == 0
+    output = capsys.readouterr().out
+    assert "folders in it fit other layouts" in output
+    assert "  clips: davis\n  drawn: coco_instances\n" in output
+
+
+def test_detect_of_one_set_names_no_others(folder, videos, capsys):
+    for root in (folder, videos):
+        assert run("detect", root) == 0
+        assert "folders in it" not in capsys.readouterr().out
+
+
 def test_detect_of_a_part_names_the_root(folder, capsys):
     assert run("detect", folder / "annotations") == 1
     output = capsys.readouterr().out

@@ -85,14 +85,15 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def _detect(options: argparse.Namespace) -> int:
-    from omg_transformers.data.doctor.detection import describe_folder_layouts, describe_near
+    from omg_transformers.data.doctor.detection import describe_folder_layouts, describe_near, sets_inside
 
     found = describe_folder_layouts(options.folder)
     if options.json:
         import json
 
         near = "" if found else describe_near(options.folder)
-        print(json.dumps({"folder": str(options.folder), "layouts": found, "near": near}, indent=1))
+        inside = sets_inside(options.folder)
+        print(json.dumps({"folder": str(options.folder), "layouts": found, "near": near, "inside": inside}, indent=1))
         return 0 if found else 1
     if not found:
         print(f"{options.folder} is in no known layout. {describe_near(options.folder)}")
@@ -108,6 +109,9 @@ def _detect(options: argparse.Namespace) -> int:
             classes = f"{split['num_classes']} classes{names}" if split["num_classes"] else "no classes"
             print(f"  {split['split']}: {split['num_samples']} {noun}, {classes}")
             print(f"    serves {', '.join(split['tasks']) or 'no installed task'}")
+    if inside := sets_inside(options.folder):
+        print("folders in it fit other layouts; give one of them if it is a data set of its own:")
+        print("\n".join(f"  {name}: {', '.join(layouts)}" for name, layouts in inside.items()))
     return 0
 
 

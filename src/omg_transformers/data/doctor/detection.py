@@ -81,6 +81,17 @@ def describe_near(root: str | Path) -> str:
     return " ".join(parts)
 
 
+def sets_inside(root: str | Path) -> dict[str, list[str]]:
+    """Where a folder seems to hold several data sets: per folder below it the layouts that fit, else {}.
+
+    The parts of one data set may look like sets of their own, but then all look alike.
+    """
+    fitting = {path.name: [found.layout.name for found in detect_layouts(path)] for path in _folders(Path(root))}
+    found = {name: layouts for name, layouts in fitting.items() if layouts}
+    is_collection = len({tuple(layouts) for layouts in found.values()}) > 1
+    return found if is_collection else {}
+
+
 def _describe_split(kind: str, root: str | Path, split: str) -> dict[str, Any]:
     try:
         source = open_layout(kind, root, split)
