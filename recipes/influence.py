@@ -58,13 +58,13 @@ def main() -> None:
     with refusing_mistakes():
         settings = parse_arguments()
     runs = runs_of(settings.tasks)
-    with ThreadPoolExecutor(settings.at_once) as pool:
-        waiting = [pool.submit(run_training, settings, name, tasks) for name, tasks in runs.items()]
-        try:
-            for done in tqdm(as_completed(waiting), total=len(waiting), unit="run"):
-                done.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    pool = ThreadPoolExecutor(settings.at_once)
+    waiting = [pool.submit(run_training, settings, name, tasks) for name, tasks in runs.items()]
+    try:
+        for done in tqdm(as_completed(waiting), total=len(waiting), unit="run"):
+            done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
     with refusing_mistakes():
         found = {name: final_figures(settings.output / name, settings.max_steps) for name in runs}
         influence = Influence.of_runs(settings.tasks, found)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -97,19 +97,20 @@ class QueryOutput:
 
     def detach(self) -> QueryOutput:
         """The same numbers without their gradients, for results."""
-        parts: dict[str, Any] = {name: value.detach() for name, value in self._tensors().items()}
-        return replace(self, **parts)
+        return self.apply(lambda value: value.detach())
 
     def select(self, index: int) -> QueryOutput:
         """The output of one sample, as a batch of one."""
         rows = slice(index, index + 1)
-        parts: dict[str, Any] = {name: value[rows] for name, value in self._tensors().items()}
-        return replace(self, content_sizes=None if self.content_sizes is None else self.content_sizes[rows], **parts)
+        sizes = None if self.content_sizes is None else self.content_sizes[rows]
+        return replace(self.apply(lambda value: value[rows]), content_sizes=sizes)
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """The predictions that are there, each with a row per sample."""
+    def apply(self, function: Callable[[Tensor], Tensor]) -> QueryOutput:
+        """The same with `function` of each prediction that is there; they all have a row per sample."""
         names = ("class_logits", "mask_logits", "iou_logits", "query_states", "backbone_class_logits")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        found = {name: getattr(self, name) for name in names}
+        parts: dict[str, Any] = {name: function(value) for name, value in found.items() if value is not None}
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import DistributedType
 from torch import nn
 
 from omg_transformers.labels import LabelSpace, Vocabulary
@@ -364,22 +365,25 @@ def test_memory_that_runs_out_is_explained_by_settings():
         torch.empty(2**60)
 
 
+ALONE = SimpleNamespace(distributed_type=DistributedType.NO, process_index=0)
+
+
 def test_what_was_done_is_saved_when_memory_runs_out(tmp_path):
-    run, saved = SimpleNamespace(step=7, accelerator=None), []
+    run, saved = SimpleNamespace(step=7, accelerator=ALONE), []
     with pytest.raises(SystemExit, match="after step 7, which was saved: memory"), ending_clearly(run, saved.append):
         raise OutOfMemoryError("memory ran out")
     assert saved == [run]
 
 
 def test_a_lost_loading_process_is_told_wherever_it_is_noticed():
-    run, saved = SimpleNamespace(step=7, accelerator=None), []
+    run, saved = SimpleNamespace(step=7, accelerator=ALONE), []
     with pytest.raises(SystemExit, match="lower num_workers"), ending_clearly(run, saved.append):
         raise RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed.")
     assert saved == []
 
 
 def test_a_full_disk_is_told_without_another_save():
-    run, saved = SimpleNamespace(step=7, accelerator=None), []
+    run, saved = SimpleNamespace(step=7, accelerator=ALONE), []
     with pytest.raises(SystemExit, match="after step 7: no room"), ending_clearly(run, saved.append):
         raise OSError("no room")
     assert saved == []

@@ -91,8 +91,7 @@ def _detect(options: argparse.Namespace) -> int:
     if options.json:
         import json
 
-        near = "" if found else describe_near(options.folder)
-        inside = sets_inside(options.folder)
+        near, inside = ("", sets_inside(options.folder)) if found else (describe_near(options.folder), {})
         print(json.dumps({"folder": str(options.folder), "layouts": found, "near": near, "inside": inside}, indent=1))
         return 0 if found else 1
     if not found:

@@ -76,11 +76,9 @@ class BackboneNames(nn.Module):
         class_embeds: (K, P, text_dim). Returns class logits (B, Q, K), all 0 for an empty mask.
         """
         shares = F.avg_pool3d((mask_logits > 0).float(), (1, 4, 4)).flatten(2)
-        areas = shares.sum(-1, keepdim=True)
-        with torch.autocast(name_map.device.type, enabled=False):
-            pooled = shares @ name_map.flatten(2).transpose(1, 2).float() / areas.clamp(min=1e-6)
-        embeds = self.projection(self.dropout(self.norm(pooled.to(name_map.dtype))))
-        return class_logits(embeds, class_embeds, self.logit_scale)[..., :-1] * (areas > 0)
+        pooled = mean_where(name_map.flatten(2), shares).to(name_map.dtype)
+        embeds = self.projection(self.dropout(self.norm(pooled)))
+        return class_logits(embeds, class_embeds, self.logit_scale)[..., :-1] * shares.any(-1, keepdim=True)
 
 
 def class_logits(embeds: Tensor, class_embeds: Tensor, logit_scale: float) -> Tensor:
@@ -93,7 +91,8 @@ def class_logits(embeds: Tensor, class_embeds: Tensor, logit_scale: float) -> Te
 
 
 def mean_where(features: Tensor, mask: Tensor) -> Tensor:
-    """features: (B, D, N). mask: (B, Q, N) bool. Returns (B, Q, D): the mean over each mask, zeros where it is empty.
+    """features: (B, D, N). mask: (B, Q, N) bool, or shares of cells. Returns (B, Q, D): the mean over each mask, zeros
+    where it is empty.
 
     In float32: in half precision areas above 65504 overflow and the 1e-8 of the original vanishes.
     """

@@ -219,20 +219,16 @@ class QueryDecoder(nn.Module):
             described = self._describe(normed, corrected.mask_logits, features, flat_features, class_embeds)
             corrected = replace(described, iou_logits=corrected.iou_logits)
             predictions = [*predictions, corrected] if output_auxiliary else [corrected]
-        if self.backbone_names is not None and class_embeds is not None and features.name_map is not None:
-            predictions[-1] = self._name(
-                predictions[-1], self.backbone_names, features, features.name_map, class_embeds
-            )
+        predictions[-1] = self._name(predictions[-1], features, class_embeds)
         return predictions, states
 
-    @staticmethod
-    def _name(
-        last: Prediction, names: BackboneNames, features: ImageFeatures, name_map: Tensor, class_embeds: Tensor
-    ) -> Prediction:
-        """The last prediction with the backbone's opinion."""
+    def _name(self, last: Prediction, features: ImageFeatures, class_embeds: Tensor | None) -> Prediction:
+        """The last prediction with the backbone's opinion, where one is asked for."""
+        if self.backbone_names is None or features.name_map is None or class_embeds is None:
+            return last
         inside = _without_padding(last.mask_logits.detach(), features)
-        by_clip = name_map.unflatten(0, (-1, features.num_frames)).transpose(1, 2)
-        return replace(last, backbone_class_logits=names(by_clip, inside, class_embeds))
+        by_clip = features.name_map.unflatten(0, (-1, features.num_frames)).transpose(1, 2)
+        return replace(last, backbone_class_logits=self.backbone_names(by_clip, inside, class_embeds))
 
     def _correct(self, last: Prediction, normed: Tensor, hints: PromptHints, features: ImageFeatures) -> Prediction:
         assert self.correction is not None

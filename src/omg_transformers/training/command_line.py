@@ -62,7 +62,7 @@ def ending_clearly(run: RunT, save: Callable[[RunT], None], *of_data: type[Excep
     `save` keeps what was done until then, unless that would need other processes, which may be anywhere.
     """
     harmless: tuple[type[Exception], ...] = (OutOfMemoryError, *of_data)
-    is_alone = run.accelerator is None or not saves_together(run.accelerator)
+    is_alone = not saves_together(run.accelerator)
     try:
         yield
     except harmless as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,7 +67,7 @@ class SegmentationLoss:
         the batch. normalisers: of the step that this is a part of; None: this is all of it.
         """
         _check(predictions, targets, is_matched)
-        predictions = [_in_float32(layer) for layer in predictions]
+        predictions = [layer.apply(lambda value: value.float()) for layer in predictions]
         masks = MaskTargets(targets, device=predictions[0].mask_logits.device)
         _check_labels(masks.labels, predictions[-1].class_logits)
         views = self.views(predictions, masks, is_matched=is_matched, generator=generator, choices=choices)
@@ -324,16 +324,6 @@ def _pair_ious(view: _View, pairs: Pairs) -> tuple[Tensor, Tensor]:
     union = (torch.maximum(predicted, truth) * known).sum(1)
     overlap = (torch.minimum(predicted, truth) * known).sum(1)
     return overlap / union.clamp(min=1e-6), union > 0
-
-
-def _in_float32(layer: QueryOutput) -> QueryOutput:
-    return replace(
-        layer,
-        class_logits=None if layer.class_logits is None else layer.class_logits.float(),
-        mask_logits=layer.mask_logits.float(),
-        iou_logits=None if layer.iou_logits is None else layer.iou_logits.float(),
-        backbone_class_logits=None if layer.backbone_class_logits is None else layer.backbone_class_logits.float(),
-    )
 
 
 def _one_to_one(masks: MaskTargets) -> Pairs:

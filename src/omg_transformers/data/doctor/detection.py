@@ -62,12 +62,10 @@ def describe_folder_layouts(root: str | Path) -> list[dict[str, Any]]:
 def describe_near(root: str | Path) -> str:
     """What lies in a folder that is in no layout, which other folder fits, and which layouts come near."""
     folder = Path(root)
+    others = [(other, fitting) for other in _others(folder) if (fitting := _fitting(other))]
     parts = [f"It is {describe_folder(folder)}."]
-    for other in _others(folder):
-        fitting = [detection.layout.name for detection in detect_layouts(other)]
-        if fitting:
-            parts.append(f"{other} fits {', '.join(fitting)}: give that folder.")
-    if len(parts) == 1:
+    parts += [f"{other} fits {', '.join(fitting)}: give that folder." for other, fitting in others]
+    if not others:
         near = [*_near(folder), *_forms(folder), *_boxes(folder), *_strange_masks(folder)]
         archives = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in ARCHIVES]
         if near:
@@ -86,10 +84,18 @@ def sets_inside(root: str | Path) -> dict[str, list[str]]:
 
     The parts of one data set may look like sets of their own, but then all look alike.
     """
-    fitting = {path.name: [found.layout.name for found in detect_layouts(path)] for path in _folders(Path(root))}
-    found = {name: layouts for name, layouts in fitting.items() if layouts}
+    # Pictures alone are no data set, and every layout would list them, by the hundred thousand.
+    found = {
+        path.name: layouts
+        for path in _folders(Path(root))
+        if any(file.suffix.lower() not in PICTURE_SUFFIXES for file in path.iterdir()) and (layouts := _fitting(path))
+    }
     is_collection = len({tuple(layouts) for layouts in found.values()}) > 1
     return found if is_collection else {}
+
+
+def _fitting(folder: Path) -> list[str]:
+    return [detection.layout.name for detection in detect_layouts(folder)]
 
 
 def _describe_split(kind: str, root: str | Path, split: str) -> dict[str, Any]:

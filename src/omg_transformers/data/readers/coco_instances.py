@@ -86,7 +86,9 @@ def read_coco(path: Path, *, title: str) -> dict[str, Any]:
     ):
         kinds: dict[str, tuple[type, ...]] = {"id": (int, float, str)} if key == "images" else {}
         for row in check_rows(content[key], kinds, where=path, noun=noun):
-            row.update({number: _plain(row[number]) for number in numbers if number in row})
+            for number in numbers:
+                if isinstance(row.get(number), (str, list, dict)):
+                    row[number] = _plain(row[number])
     return content
 
 
@@ -183,7 +185,7 @@ def _plain(value: Any) -> Any:
     """A number that was written as a text, such as "12" but not "012"; of a list or object a text that names it."""
     if isinstance(value, str):
         return int(value) if value.isdecimal() and str(int(value)) == value else value
-    return str(value) if isinstance(value, (list, dict)) else value
+    return str(value)
 
 
 def _files(root: Path) -> dict[str, Path]:
